@@ -1,0 +1,1 @@
+"""The commands of ``ssm``, one a module: each holds a Typer app that an entry point names."""

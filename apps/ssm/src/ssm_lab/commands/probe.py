@@ -1,0 +1,49 @@
+"""``ssm probe``: a measurement on a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ssm_core.plugin import registry
+from ssm_core.plugin.errors import UserError
+from ssm_lab import complete, console, measured, options
+from ssm_lab.knobs import knobs
+
+app = typer.Typer()
+
+
+@app.command()
+def probe(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", autocompletion=complete.names("probe"), help="Name of the probe.")
+    ],
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Run folder; some probes need none.")
+    ] = None,
+    sets: options.Knob = None,
+    as_json: options.Json = False,
+) -> None:
+    """Look into a trained model with a probe.
+
+    The probe gets the best checkpoint of the run and the test split of its task.
+    """
+    with console.results_only():
+        config = registry.configure("probe", name, knobs("probe", sets))
+        _, measure = registry.builder("probe", name)
+        model, dataset = (None, None) if run is None else _open(run)
+        result = measure(model, dataset, config)
+    measured.show(result, f"probe '{name}'", as_json)
+
+
+def _open(run: Path) -> tuple[Any, Any]:
+    from ssm_core import load
+
+    model, _ = load(run)
+    model.task.prepare()
+    splits = model.task.splits()
+    if "test" not in splits:
+        raise UserError(f"the task of {run} has no test split", f"it has {', '.join(splits)}")
+    return model, splits["test"]

@@ -1,0 +1,106 @@
+"""Where things are printed: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ssm_core.plugin.errors import UserError
+
+
+@functools.cache
+def stderr() -> Console:
+    """Return the console of messages. Made when first used: rich is half of the start-up."""
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def say(text: str, *, quiet: bool = False, style: str | None = None) -> None:
+    """Print a message to standard error, unless told to be quiet."""
+    if not quiet:
+        stderr().print(text, style=style)
+
+
+def complain(error: UserError) -> None:
+    """Print the user's error: what is wrong in red, what to do below it."""
+    from rich.text import Text
+
+    stderr().print(Text.assemble(("error: ", "bold red"), error.what))
+    if error.hint:
+        stderr().print(Text(f"  {error.hint}"))
+
+
+def fail(text: str) -> None:
+    """Print why something that was asked for rightly did not work."""
+    from rich.text import Text
+
+    stderr().print(Text.assemble(("failed: ", "bold red"), text))
+
+
+@contextlib.contextmanager
+def results_only() -> Iterator[None]:
+    """Keep standard output for results: whatever plugins print meanwhile goes to standard error."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def emit(text: str) -> None:
+    """Print a line of the result."""
+    sys.stdout.write(f"{text}\n")
+
+
+def emit_json(value: Any) -> None:
+    """Print the result as JSON."""
+    from ssm_core.plugin.config import plain
+
+    emit(json.dumps(plain(value), indent=2, default=str))
+
+
+def emit_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, title: str = ""
+) -> None:
+    """Print rows as a table; numbers to the right, in four digits.
+
+    Args:
+        rows: One mapping a row.
+        columns: Keys to show, in order; those of the first row if not given.
+        title: Line above the table.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        return
+    columns = list(rows[0]) if columns is None else columns
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        number = all(isinstance(row.get(column), int | float | None) for row in rows)
+        table.add_column(str(column), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    if sys.stdout.isatty():
+        Console().print(table)
+        return
+    # A pipe has no width: cells must not be folded to that of an imagined terminal, nor lines filled up to it.
+    text = io.StringIO()
+    Console(file=text, width=1000, color_system=None).print(table)
+    emit("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,1 @@
+"""Sequence mixers, one folder each, found by entry point."""

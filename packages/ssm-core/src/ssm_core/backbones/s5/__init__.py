@@ -1,0 +1,1 @@
+"""S5: one multi-input multi-output diagonal state-space model a layer, run by a scan."""

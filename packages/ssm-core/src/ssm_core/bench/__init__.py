@@ -1,0 +1,1 @@
+"""Timings that check what they time, found by entry point."""

@@ -1,0 +1,1 @@
+"""The S5 layer on this machine, beside other implementations if they are installed."""

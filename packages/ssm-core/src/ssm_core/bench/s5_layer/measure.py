@@ -1,0 +1,152 @@
+"""Times one S5 layer, forward and backward, after checking it against the time loop in float64."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from ssm_core.backbones.s5.layer import S5
+from ssm_core.backbones.s5.spec import S5Config
+from ssm_core.bench.s5_layer.spec import S5BenchConfig
+from ssm_core.ops import available_backends, diagonal_ssm
+from ssm_core.protocols import Result
+
+TOLERANCE = 1e-4
+"""Largest error of a timed backend, relative to the largest output of the float64 loop."""
+
+
+def measure(config: S5BenchConfig) -> Result:
+    """Time every backend that runs here with equal steps and with gaps, and other implementations with equal steps.
+
+    Raises:
+        AssertionError: If a backend's output is off; nothing is timed then.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(0)
+    layer = S5(config.d_model, S5Config(state_size=config.state_size)).to(config.device)
+    u = torch.randn(config.batch, config.length, config.d_model, device=config.device)
+    gaps = torch.rand(config.batch, config.length, device=config.device) + 0.5
+    runs: dict[str, Callable[[], None]] = {}
+    errors: dict[str, float] = {}
+    for backend, state in available_backends("diagonal_ssm").items():
+        if state != "ok" or backend == "reference":
+            continue
+        for steps, dt_bl in (("equal steps", None), ("gaps", gaps)):
+            name = f"ours, {backend}, {steps}"
+            errors[name] = check(layer, u, dt_bl, backend)
+            runs[name] = _ours(layer, u, dt_bl, backend)
+    runs |= _rivals(config, u)
+    times = _alternate(runs, config.repeats, torch.device(config.device))
+    rows = [
+        {
+            "what": name,
+            "median_ms": round(1e3 * statistics.median(seconds), 2),
+            "min_ms": round(1e3 * min(seconds), 2),
+            "max_ms": round(1e3 * max(seconds), 2),
+            "error": errors.get(name),
+        }
+        for name, seconds in times.items()
+    ]
+    ours = min(
+        r["median_ms"] for r in rows if r["what"].startswith("ours") and r["what"].endswith("equal steps")
+    )
+    ratios = {
+        f"speed-up over {r['what']}": round(r["median_ms"] / ours, 2) for r in rows if "ours" not in r["what"]
+    }
+    return Result(
+        text=(
+            f"S5 layer, forward and backward, B {config.batch}, L {config.length}, H {config.d_model}, "
+            f"P {config.state_size}, float32, {config.device}, {torch.get_num_threads()} threads, "
+            f"torch {torch.__version__}"
+        ),
+        figures=ratios,
+        rows=rows,
+    )
+
+
+def check(layer: S5, u: Tensor, dt_bl: Tensor | None, backend: str) -> float:
+    """Return the error of a backend on the first rows, relative to the largest value of the float64 time loop."""
+    u, dt_bl = u[:2, :256], None if dt_bl is None else dt_bl[:2, :256]
+    with torch.no_grad():
+        found = _apply(layer, u, dt_bl, backend)
+        exact = _apply(layer.double(), u.double(), None if dt_bl is None else dt_bl.double(), "reference")
+        layer.float()
+    error = float((found - exact).abs().max() / exact.abs().max())
+    assert error < TOLERANCE, f"{backend} is off by {error:.2g} of the largest output"
+    return error
+
+
+def _apply(layer: S5, u: Tensor, dt_bl: Tensor | None, backend: str) -> Tensor:
+    a = torch.complex(layer.Lambda_re, layer.Lambda_im)
+    step = layer.log_step.exp()
+    dt = step if dt_bl is None else step * dt_bl[..., None]
+    b, c = torch.view_as_complex(layer.B), torch.view_as_complex(layer.C)
+    return diagonal_ssm(u, dt, a, b, c, layer.D, backend=backend)[0]
+
+
+def _ours(layer: S5, u: Tensor, dt_bl: Tensor | None, backend: str) -> Callable[[], None]:
+    inputs = u.clone().requires_grad_()
+    weights = torch.randn_like(u)
+
+    def run() -> None:
+        layer.zero_grad()
+        inputs.grad = None
+        (_apply(layer, inputs, dt_bl, backend) * weights).sum().backward()
+
+    return run
+
+
+def _rivals(config: S5BenchConfig, u: Tensor) -> dict[str, Callable[[], None]]:
+    """Return runs of s5-pytorch, if its package is installed.
+
+    It stores every state, ours one of each conjugate pair; so it is timed at P states (the same model) and at P / 2
+    (the same storage and arithmetic).
+    """
+    try:
+        release = version("s5-pytorch")
+    except PackageNotFoundError:
+        return {}
+    if find_spec("s5") is None:
+        return {}
+    from s5 import S5 as OtherS5
+
+    runs: dict[str, Callable[[], None]] = {}
+    for states in (config.state_size, config.state_size // 2):
+        layer = OtherS5(config.d_model, states).to(config.device)
+        runs[f"s5-pytorch {release}, {states} states"] = _rival(layer, u)
+    return runs
+
+
+def _rival(layer: torch.nn.Module, u: Tensor) -> Callable[[], None]:
+    inputs = u.clone().requires_grad_()
+    weights = torch.randn_like(u)
+
+    def run() -> None:
+        layer.zero_grad()
+        inputs.grad = None
+        (layer(inputs) * weights).sum().backward()
+
+    return run
+
+
+def _alternate(
+    runs: dict[str, Callable[[], None]], repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Time each run once a round, after one round to warm up, so that a noisy moment hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return times

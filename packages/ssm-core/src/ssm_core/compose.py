@@ -1,0 +1,87 @@
+"""Add-ons round slots, by composition only: no backbone knows an add-on and no add-on knows a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ssm_core.plugin.errors import ConfigError
+from ssm_core.protocols import LayerInfo, Make, Mixer, SlotFn, Wrap
+
+
+@dataclass(frozen=True)
+class Addon:
+    """An add-on that has been built and waits for its slots.
+
+    Attributes:
+        name: Its name, for messages.
+        slot: The slot it wraps.
+        wrap: Its builder's result.
+        layers: Which blocks it applies to: ``"*"``, ``"0,2"`` or a slice such as ``"1::2"``.
+    """
+
+    name: str
+    slot: str
+    wrap: Wrap
+    layers: str = "*"
+
+
+def matching_layers(pattern: str, n_layers: int, whose: str) -> frozenset[int]:
+    """Return the block indices that a pattern selects; negative ones count from the end.
+
+    Raises:
+        ConfigError: If the pattern cannot be read or selects nothing.
+    """
+    everything = range(n_layers)
+    try:
+        if pattern.strip() == "*":
+            chosen = list(everything)
+        elif ":" in pattern:
+            parts = [int(part) if part.strip() else None for part in pattern.split(":")]
+            chosen = list(everything[slice(*parts)])
+        else:
+            chosen = [everything[int(part)] for part in pattern.split(",")]
+    except (ValueError, IndexError, TypeError):
+        chosen = []
+    if not chosen:
+        raise ConfigError(
+            f"'layers = \"{pattern}\"' of {whose} selects none of the {n_layers} layers",
+            'patterns: "*", "0,2", "1::2", "-1"',
+        )
+    return frozenset(chosen)
+
+
+def slots(addons: Sequence[Addon], layer: LayerInfo) -> SlotFn:
+    """Return the slot function of one block: ``--addon a --addon b`` on one slot gives b(a(x)).
+
+    Args:
+        addons: All add-ons of the run, innermost first.
+        layer: The block.
+    """
+    active = [a for a in addons if layer.index in matching_layers(a.layers, layer.n_layers, a.name)]
+
+    def slot(name: str, make: Make, width: int) -> Mixer:
+        for addon in active:
+            if addon.slot == name:
+                make = _wrapped(addon.wrap, make, layer)
+        return make(width)
+
+    return slot
+
+
+def _wrapped(wrap: Wrap, make: Make, layer: LayerInfo) -> Make:
+    return lambda width: wrap(make, width, layer)
+
+
+def whole(make: Make, slot: SlotFn, width: int) -> Mixer:
+    """Build a mixer whose two slots coincide: there is nothing round the recurrence that shares its time axis."""
+    return slot("mixer", lambda inner: slot("ssm", make, inner), width)
+
+
+def describe(mixer: nn.Module) -> str:
+    """Return a mixer's nesting as text, outermost first: ``SMR(S5)``."""
+    inner = getattr(mixer, "inner", None)
+    name = type(mixer).__name__
+    return f"{name}({describe(inner)})" if isinstance(inner, nn.Module) else name

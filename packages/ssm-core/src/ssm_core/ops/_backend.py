@@ -1,0 +1,104 @@
+"""Which implementation of an operation runs.
+
+*reference* is the plain time loop that defines the operation; *torch* runs anywhere; *numba* on CPUs; *triton* on
+CUDA. An explicit request (the argument, else the environment variable SSM_BACKEND) is met or refused, never replaced.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+NAMES = ("reference", "torch", "numba", "triton")
+
+# Filled by each operation: its name -> a call on a backend with small fixed inputs, which returns its output.
+PROBES: dict[str, Callable[[str], Tensor]] = {}
+
+
+def requested(op: str, backend: str | None) -> str:
+    """The backend asked for, "" if none was. Read when the operation is called, or traced by torch.compile.
+
+    Raises:
+        ValueError: The name is not a backend's.
+    """
+    source = "backend"
+    if backend is None:
+        source, backend = "the environment variable SSM_BACKEND", os.environ.get("SSM_BACKEND", "")
+        if not backend:
+            return ""
+    if backend not in NAMES:
+        raise ValueError(f"{op}: {source} is {backend!r}; choose one of {', '.join(NAMES)}, or leave it out")
+    return backend
+
+
+def resolve(op: str, backend: str, device: torch.device) -> str:
+    """The backend to run on tensors of this device: the one asked for, else the fastest that runs there.
+
+    Raises:
+        RuntimeError: The backend asked for cannot run; the message says why.
+    """
+    if backend == "":
+        return "numba" if device.type == "cpu" and not numba_problem() else "torch"
+    problem = _problem(op, backend, device)
+    if problem:
+        raise RuntimeError(
+            f"{op}: backend {backend!r} cannot run: {problem}. Leave `backend` out to take one that can"
+        )
+    return backend
+
+
+def available_backends(op: str) -> dict[str, str]:
+    """Which backends of an operation run on this machine, found by running each on a small CPU input.
+
+    Args:
+        op: The operation's name, as in `ssm_core.ops`.
+
+    Returns:
+        Backend -> "ok", or the reason why it does not run.
+
+    Raises:
+        ValueError: No operation has that name.
+    """
+    if op not in PROBES:
+        raise ValueError(f"no operation is called {op!r}; there are {', '.join(sorted(PROBES))}")
+    expected = PROBES[op]("reference")
+    return {backend: _try(op, backend, expected) for backend in NAMES}
+
+
+@functools.cache
+def numba_problem() -> str:
+    """Why numba kernels do not run in this process, "" if they do."""
+    try:
+        from ssm_core.ops import _numba_runtime
+
+        _numba_runtime.probe()
+    except ImportError as error:
+        return f"numba is not installed ({error}); pip install 'ssm-core[cpu]'"
+    except Exception as error:  # noqa: BLE001 -- a broken numba or llvmlite raises anything; torch must then take over
+        return f"numba is installed but a small kernel failed ({type(error).__name__}: {error})"
+    return ""
+
+
+def _problem(op: str, backend: str, device: torch.device) -> str:
+    if backend == "triton":
+        return f"{op} has no Triton kernel yet"
+    if backend == "numba":
+        return (
+            numba_problem()
+            if device.type == "cpu"
+            else f"numba kernels run on CPU tensors, these are on {device}"
+        )
+    return ""
+
+
+def _try(op: str, backend: str, expected: Tensor) -> str:
+    problem = _problem(op, backend, torch.device("cpu"))
+    if problem:
+        return problem
+    try:
+        got = PROBES[op](backend)
+    except Exception as error:  # noqa: BLE001 -- the point is to report whatever goes wrong
+        return f"{type(error).__name__}: {error}"
+    return "ok" if torch.allclose(got, expected, rtol=1e-4, atol=1e-5) else "it ran but gave wrong values"

@@ -1,0 +1,1 @@
+"""A run as data: its configuration, its folder, and loading it back."""

@@ -1,0 +1,177 @@
+"""The run folder: where everything of a run lies, and writes that survive a kill at any moment.
+
+Every file is written under a temporary name in its final folder, flushed to disk, and renamed; a reader sees the old
+or the new one, never half of one. ``metrics.jsonl`` is the exception: rows are appended, and readers skip a torn one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ssm_core.plugin.errors import UserError
+from ssm_core.run.config import RunConfig
+
+
+class RunFolder:
+    """A run's folder.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).absolute()
+
+    @classmethod
+    def create(cls, root: Path | str, config: RunConfig) -> RunFolder:
+        """Make a new folder ``<root>/<task>/<time>-<backbone+addons>-<hash>/`` and write its configuration."""
+        task = config.task.short if config.task else "own-task"
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        base = Path(root) / task / f"{stamp}-{config.label()}-{config.fingerprint()}"
+        for attempt in range(1000):
+            path = base if not attempt else base.with_name(f"{base.name}.{attempt}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UserError(
+                    f"cannot make the run folder {path}: {error.strerror}", "choose another --out"
+                ) from None
+            run = cls(path)
+            run.checkpoints.mkdir()
+            write_json(run.path / "config.json", config.to_tree())
+            return run
+        raise UserError(f"{base} and a thousand variants of it exist already", "choose another --out")
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Return an existing run folder.
+
+        Raises:
+            UserError: If the path is no run folder.
+        """
+        run = cls(path)
+        if not (run.path / "config.json").is_file():
+            hint = "give the path that `ssm train` printed last"
+            raise UserError(f"{run.path} is not a run folder: it has no config.json", hint)
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The append-only metrics."""
+        return self.path / "metrics.jsonl"
+
+    def config(self) -> RunConfig:
+        """Read the run's configuration back, checked against the plugins installed now."""
+        return RunConfig.from_tree(self.config_tree())
+
+    def config_tree(self) -> dict[str, Any]:
+        """Read the run's configuration as plain data."""
+        return read_json(self.path / "config.json")
+
+    def status(self) -> dict[str, Any]:
+        """Read the run's status; empty before it began."""
+        file = self.path / "status.json"
+        return read_json(file) if file.is_file() else {}
+
+    def write_status(self, state: str, **fields: Any) -> None:
+        """Write ``status.json``: running, finished or failed, with a heartbeat."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.path / "status.json", {"state": state, "heartbeat": now, **fields})
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """Return the folder of the ``best`` or ``latest`` checkpoint.
+
+        Raises:
+            UserError: If the run has none.
+        """
+        order = ("best", "latest") if which == "best" else ("latest",)
+        for name in order:
+            pointer = self.path / f"{name}.json"
+            if pointer.is_file():
+                return self.path / read_json(pointer)["path"]
+        hint = "it ended before the first one was saved"
+        raise UserError(f"{self.path} has no checkpoint", hint)
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of ``metrics.jsonl``; of a row written twice (after a resume) only the last."""
+        rows: dict[tuple[int, str, str], dict[str, Any]] = {}
+        if self.metrics_file.is_file():
+            for line in self.metrics_file.read_bytes().splitlines():
+                try:
+                    row = json.loads(line)
+                    key = (row["step"], row["split"], row["name"])
+                except (ValueError, KeyError, TypeError):
+                    continue  # a line torn by a kill, perhaps inside a character
+                rows.pop(key, None)
+                rows[key] = row
+        yield from sorted(rows.values(), key=lambda row: row["step"])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file.
+
+    Raises:
+        UserError: If it is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=True) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically and flush it to disk, together with its folder's entry."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror}", "free some space or choose another --out"
+        ) from None
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def commit_folder(temporary: Path, final: Path) -> None:
+    """Give a finished temporary folder its name; an older one of that name is replaced."""
+    for file in temporary.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    sync_folder(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    sync_folder(final.parent)

@@ -1,0 +1,66 @@
+"""Loading a run back: model and configuration, from the run folder only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ssm_core.model import SequenceModel, build_for_task
+from ssm_core.plugin import registry
+from ssm_core.plugin.errors import UserError
+from ssm_core.run.config import RunConfig, layered
+from ssm_core.run.folder import RunFolder
+
+
+def load(
+    run: Path | str, *, which: str = "best", overrides: Mapping[str, Any] | None = None
+) -> tuple[SequenceModel, RunConfig]:
+    """Return the trained model of a run, in evaluation mode on the CPU, and its configuration.
+
+    Args:
+        run: The run folder.
+        which: ``best`` or ``latest`` checkpoint.
+        overrides: Settings laid over the run's own, such as ``{"task": {"sample_rate": 0.3}}``.
+
+    Raises:
+        UserError: If the folder is no run, has no checkpoint, or its weights do not fit the model.
+    """
+    folder = RunFolder.open(run)
+    config = RunConfig.from_tree(layered(folder.config_tree(), overrides=overrides))
+    if config.task is None or config.backbone is None:
+        raise UserError(
+            f"{folder.path} was made with one's own task or model", "load its weights into that by hand"
+        )
+    _, build = registry.builder("task", config.task.name)
+    with torch.random.fork_rng(devices=[]):
+        model = build_for_task(config, build(config.task.config))
+    load_weights(model, folder.checkpoint(which) / "model.safetensors")
+    return model.eval(), config
+
+
+def load_weights(model: torch.nn.Module, file: Path) -> None:
+    """Load a safetensors file into a model; names and shapes have to agree exactly.
+
+    Raises:
+        UserError: If the file cannot be read, or naming the first weights that do not fit.
+    """
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read the weights {file}: {error}") from None
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    wrong = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    for names, what in (
+        (missing, "lacks"),
+        (extra, "has, unlike the model,"),
+        (wrong, "has in another shape"),
+    ):
+        if names:
+            raise UserError(f"{file} {what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
+    model.load_state_dict(weights)

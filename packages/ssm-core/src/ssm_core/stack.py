@@ -1,0 +1,73 @@
+"""N blocks one after the other, their states in one tuple."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ssm_core.block import make_norm
+from ssm_core.protocols import Block, State
+
+
+class Stack(nn.Module):
+    """Blocks in sequence; with pre-norm, a last norm closes the residual stream.
+
+    Args:
+        blocks: The blocks.
+        d_model: Width of the residual stream.
+        final_norm: Kind of the closing norm; ``none`` after post-norm blocks.
+    """
+
+    def __init__(self, blocks: Sequence[Block], d_model: int, final_norm: str = "none") -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[arg-type]
+        self.final_norm = make_norm(final_norm, d_model)
+        self.d_model = d_model
+
+    @property
+    def causal(self) -> bool:
+        """Whether every block looks back only."""
+        return all(block.causal for block in self.blocks)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether every block offers :meth:`step`."""
+        return all(block.streaming for block in self.blocks)
+
+    @property
+    def takes_dt(self) -> bool:
+        """Whether every block honours gaps."""
+        return all(block.takes_dt for block in self.blocks)
+
+    def init_state(
+        self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """Return the blocks' initial states."""
+        return tuple(block.init_state(batch_size, device=device, dtype=dtype) for block in self.blocks)
+
+    def forward(
+        self,
+        x_bld: Tensor,
+        *,
+        dt_bl: Tensor | None = None,
+        mask_bl: Tensor | None = None,
+        reset_bl: Tensor | None = None,
+        state: State | None = None,
+    ) -> tuple[Tensor, State]:
+        """Map (B, L, D) to features (B, L, D) and the blocks' states."""
+        states = [None] * len(self.blocks) if state is None else state
+        after = []
+        for block, before in zip(self.blocks, states, strict=True):
+            x_bld, new = block(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl, state=before)
+            after.append(new)
+        return self.final_norm(x_bld), tuple(after)
+
+    def step(self, x_bd: Tensor, *, dt_b: Tensor | None = None, state: State) -> tuple[Tensor, State]:
+        """Map one element (B, D) to its features."""
+        after = []
+        for block, before in zip(self.blocks, state, strict=True):
+            x_bd, new = block.step(x_bd, dt_b=dt_b, state=before)
+            after.append(new)
+        return self.final_norm(x_bd), tuple(after)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import ssm_core
+from ssm_core.model import SequenceModel, build_for_task
+from ssm_core.plugin import registry
+from ssm_core.plugin.errors import ConfigError, UserError
+from ssm_core.run.config import RunConfig
+from ssm_core.run.folder import RunFolder, write_json
+from ssm_core.run.load import load_weights
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+TREE: dict[str, Any] = {
+    "backbone": {"name": "toy_backbone"},
+    "addons": {"toy_scale": {"factor": 2.0}},
+    "task": {"name": "toy_task"},
+    "model": {"d_model": 4, "n_layers": 2, "dropout": 0.5},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path, toys) -> tuple[RunFolder, SequenceModel]:
+    config = RunConfig.from_tree(TREE)
+    assert config.task is not None
+    folder = RunFolder.create(tmp_path, config)
+    model = build_for_task(config, registry.build_task("toy_task", {}))
+    for step, name in ((1, "best"), (2, "latest")):
+        checkpoint = folder.checkpoints / f"step-{step}"
+        checkpoint.mkdir()
+        with torch.no_grad():
+            model.head.linear.bias.fill_(float(step))
+        save_file(model.state_dict(), checkpoint / "model.safetensors")
+        write_json(folder.path / f"{name}.json", {"step": step, "path": f"checkpoints/step-{step}"})
+    return folder, model
+
+
+def test_a_run_comes_back_as_model_and_configuration(run) -> None:
+    folder, _ = run
+    model, config = ssm_core.load(folder.path)
+    assert config == RunConfig.from_tree(TREE)
+    assert not model.training
+    assert model.head.linear.bias.item() == 1
+    assert ssm_core.load(folder.path, which="latest")[0].head.linear.bias.item() == 2
+
+
+def test_loading_draws_no_random_numbers(run) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    ssm_core.load(run[0].path)
+    assert torch.rand(1) == expected
+
+
+def test_a_loaded_model_computes_as_the_saved_one(run) -> None:
+    folder, saved = run
+    model, _ = ssm_core.load(folder.path, which="latest")
+    rows = [model.task.splits()["test"][index] for index in range(3)]
+    batch = model.task.collate(rows)
+    assert torch.equal(model(batch).head, saved.eval()(batch).head)
+
+
+def test_overrides_go_over_the_run_own_settings(run) -> None:
+    folder, _ = run
+    model, config = ssm_core.load(folder.path, overrides={"task": {"time": "ignored", "length": 20}})
+    assert (config.task.config.time, model.task.max_length) == ("ignored", 20)
+    with pytest.raises(ConfigError, match=r"task\.lenght"):
+        ssm_core.load(folder.path, overrides={"task": {"lenght": 20}})
+
+
+def test_weights_that_do_not_fit_are_named(run, tmp_path: Path) -> None:
+    folder, model = run
+    file = folder.checkpoint() / "model.safetensors"
+    weights = load_file(file)
+    wrong = tmp_path / "wrong.safetensors"
+    missing = {name: value for name, value in weights.items() if name != "head.linear.bias"}
+    for changed, message in (
+        (missing, "lacks head.linear.bias"),
+        ({**weights, "ghost": torch.ones(1)}, "has, unlike the model, ghost"),
+        ({**weights, "head.linear.bias": torch.ones(3)}, "has in another shape head.linear.bias"),
+    ):
+        save_file(changed, wrong)
+        with pytest.raises(UserError, match=message):
+            load_weights(model, wrong)
+
+
+def test_a_missing_or_damaged_weights_file_is_the_users_to_mend(run) -> None:
+    folder, _ = run
+    file = folder.checkpoint() / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        ssm_core.load(folder.path)
+    file.unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        ssm_core.load(folder.path)
+
+
+def test_a_run_of_ones_own_task_says_what_to_do(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, RunConfig.from_tree({"backbone": {"name": "s5"}}))
+    with pytest.raises(UserError, match="one's own task or model"):
+        ssm_core.load(folder.path)
+
+
+def test_a_run_without_checkpoint_says_so(tmp_path: Path, toys) -> None:
+    folder = RunFolder.create(tmp_path, RunConfig.from_tree(TREE))
+    with pytest.raises(UserError, match="has no checkpoint"):
+        ssm_core.load(folder.path)

@@ -1,0 +1,222 @@
+"""A model on a split: every row once, in order, whatever the batches and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ssm_core.plugin.config import plain
+from ssm_core.plugin.errors import UserError, did_you_mean
+from ssm_core.protocols import Batch, Output, Progress, Split, Task
+from ssm_core.run.folder import RunFolder, write_json
+from ssm_core.run.load import load
+from ssm_eval.checkpoint import pointer
+from ssm_eval.metrics import Mean, make_metrics
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on a split.
+
+    Attributes:
+        metrics: The task's loss, as ``loss``, and each of its metrics.
+        n: Rows evaluated, over all processes.
+        first: Output and batch of this process's first batch, on the CPU: the data of pictures.
+    """
+
+    metrics: dict[str, float]
+    n: int
+    first: tuple[Output, Batch]
+
+
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    split: str | Split,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    max_rows: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Compute loss and metrics of a model on a split.
+
+    Where ``torch.distributed`` is set up, every process has to call this: each takes every world-size-th row, and all
+    get the same numbers.
+
+    Args:
+        model: Called with a batch, as :class:`ssm_core.model.SequenceModel` is; it stays where it is, and gets back
+            the training modes it came with.
+        task: Collates rows, computes the loss, names the metrics.
+        split: Name of one of the task's splits, or a data set of one's own with the same rows.
+        batch_size: Rows a batch, in each process.
+        device: Where the model is; batches are moved there.
+        max_rows: Stop after so many rows, over all processes.
+        progress: Called as ``progress(what, done, total)``.
+
+    Raises:
+        UserError: If there is no such split, it has no rows, or fewer than there are processes.
+    """
+    name, data = _find(task, split)
+    n = len(data) if max_rows is None else min(max_rows, len(data))
+    if n < 1:
+        raise UserError(f"{name} has no rows to evaluate", "look at `ssm data info TASK`")
+    metrics = make_metrics(task.metrics, device, whose=type(task).__name__)
+    mean_loss = Mean(device)
+    rows = _dealt(n, name, whole=task.needs.carry_state)
+    state, first = None, None
+    # no_grad rather than inference_mode: what a layer caches in it must still serve training afterwards.
+    with _evaluating(model), torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            batch = task.collate([data[row] for row in rows[start : start + batch_size]]).to(device)
+            output = model(batch) if state is None else model(batch, state)
+            state = output.state if task.needs.carry_state else None
+            mean_loss.update(*task.loss(output, batch))
+            metrics.update(task.predictions(output, batch))
+            first = first or (_to_cpu(output), batch.to("cpu"))
+            if progress is not None:
+                progress(f"evaluating {name}", min(start + batch_size, len(rows)), len(rows))
+    assert first is not None
+    return Evaluation({"loss": float(mean_loss.compute()), **metrics.compute()}, n, first)
+
+
+def evaluate_run(
+    run: Path | str,
+    split: str = "test",
+    overrides: Mapping[str, Any] | None = None,
+    which: str = "best",
+    device: str = "auto",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate a run's model from its folder, also under task settings it was not trained with.
+
+    Args:
+        run: The run folder.
+        split: Name of the split.
+        overrides: Settings laid over the run's own, such as ``{"task": {"sample_rate": 0.3}}``.
+        which: ``best`` or ``latest`` checkpoint.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
+        batch_size: Rows a batch; None takes ``train.eval_batch_size`` of the run.
+        progress: Called as ``progress(what, done, total)``.
+
+    Returns:
+        ``{run, step, split, overrides, metrics, n}``, also written to ``eval/<split>@<step>[-<hash>].json`` in the
+        run folder, the hash being that of the overrides.
+
+    Raises:
+        UserError: If the folder is no run, has no checkpoint, or settings, split or device do not exist.
+    """
+    folder = RunFolder.open(run)
+    changes: dict[str, Any] = plain(overrides or {})
+    where = find_device(device)
+    model, config = load(folder.path, which=which, overrides=changes)
+    model.task.prepare(progress)
+    result = evaluate(
+        model.to(where),
+        model.task,
+        split,
+        batch_size=batch_size or config.train.eval_batch_size,
+        device=where,
+        progress=progress,
+    )
+    step = pointer(folder, which)["step"]
+    report = {
+        "run": str(folder.path),
+        "step": step,
+        "split": split,
+        "overrides": changes,
+        "metrics": result.metrics,
+        "n": result.n,
+    }
+    file = folder.path / "eval" / f"{split}@{step}{_suffix(changes)}.json"
+    file.parent.mkdir(exist_ok=True)
+    write_json(file, report)
+    return report
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` is a CUDA device if there is one, else the CPU.
+
+    Raises:
+        UserError: If torch knows no such device, or it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"there is no device '{name}'", "known: auto, cpu, cuda, cuda:1, ...") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"the device '{name}' is not there", "--device cpu")
+    return device
+
+
+def _find(task: Task, split: str | Split) -> tuple[str, Split]:
+    if not isinstance(split, str):
+        return "the given split", split
+    splits = task.splits()
+    if split not in splits:
+        raise UserError(f"{type(task).__name__} has no split '{split}'", did_you_mean(split, splits))
+    return split, splits[split]
+
+
+def _dealt(n: int, name: str, *, whole: bool) -> range:
+    """Return the rows of this process: all of them where state runs from batch to batch, else its share."""
+    if whole or not (dist.is_available() and dist.is_initialized()):
+        return range(n)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    if n < world:
+        raise UserError(f"{name} has {n} rows, fewer than the {world} processes", "start fewer processes")
+    return range(rank, n, world)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and each of its modules back into the mode it had (some may be frozen)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _to_cpu(value: Any) -> Any:
+    """Return a tree of tuples, lists, mappings and dataclasses with its tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _to_cpu(getattr(value, f.name)) for f in fields(value) if f.init})
+    if isinstance(value, Mapping):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_to_cpu(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
+def _suffix(overrides: Mapping[str, Any]) -> str:
+    if not overrides:
+        return ""
+    return "-" + hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:6]
+
+
+class _Callable(ModuleType):
+    __call__ = staticmethod(evaluate)
+
+
+# `ssm_eval.evaluate` is this module as soon as anyone imports it, and the function of that name to everyone else.
+sys.modules[__name__].__class__ = _Callable

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import ssm_eval
+
+SCRIPT = """
+import sys
+import ssm_eval
+assert not {"torch", "numpy", "matplotlib", "scipy"} & set(sys.modules)
+"""
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ssm_eval.__all__)
+def test_every_name_is_there(name):
+    assert callable(getattr(ssm_eval, name))
+
+
+def test_evaluate_is_the_same_before_and_after_its_module_is_imported():
+    before = ssm_eval.evaluate
+    import ssm_eval.evaluate as module
+
+    assert ssm_eval.evaluate is before is module
+    with pytest.raises(TypeError, match="batch_size"):
+        before(None, None, "test")
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'ssm_eval' has no attribute 'evaluation'"):
+        ssm_eval.evaluation  # noqa: B018

@@ -1,0 +1,27 @@
+"""The training loop. Importing this loads no torch; using its names does."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssm_train.errors import TrainingFailed
+    from ssm_train.training import describe, fit, resume
+    from ssm_train.seeds import fit_seeds
+
+__all__ = ["TrainingFailed", "describe", "fit", "fit_seeds", "resume"]
+
+_HOMES = {
+    "TrainingFailed": "ssm_train.errors",
+    "describe": "ssm_train.training",
+    "fit": "ssm_train.training",
+    "fit_seeds": "ssm_train.seeds",
+    "resume": "ssm_train.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ssm_train' has no attribute '{name}'")

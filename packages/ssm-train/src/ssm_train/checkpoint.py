@@ -1,0 +1,141 @@
+"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all, pointed to by latest and best."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ssm_core.plugin.errors import UserError
+from ssm_core.run.folder import RunFolder, commit_folder, read_json, write_json
+
+_HIDDEN = ".tmp-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything needed to go on.
+
+    Attributes:
+        step: Optimiser steps taken.
+        model: Weights and buffers by name.
+        optimizer: Moments by name.
+        rng: Generator states of each process, ``<rank>/torch`` and so on.
+        state: Plain data: generators of Python and NumPy, scaler, best value so far, time spent.
+    """
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    rng: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save(
+    run: RunFolder, checkpoint: Checkpoint, *, metric: str, value: float | None, best: bool, keep: int
+) -> Path:
+    """Write a checkpoint, move the pointers, and delete what is no longer kept.
+
+    Args:
+        run: The run.
+        checkpoint: What to write.
+        metric: Name of the selecting metric, for the pointers.
+        value: Its value on the validation split at this step, None if it was not evaluated.
+        best: Point ``best.json`` here too.
+        keep: Number of latest checkpoints to keep beside the best.
+
+    Raises:
+        UserError: If it cannot be written; the earlier checkpoints stand.
+    """
+    final = run.checkpoints / f"step-{checkpoint.step:08d}"
+    temporary = run.checkpoints / f"{_HIDDEN}{final.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        for name in ("model", "optimizer", "rng"):
+            # A tensor that shares memory with another (tied weights) is written out on its own.
+            tensors = {
+                key: t.detach().cpu().clone().contiguous() for key, t in getattr(checkpoint, name).items()
+            }
+            save_file(tensors, temporary / f"{name}.safetensors")
+        (temporary / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}))
+        hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+        (temporary / "manifest.json").write_text(
+            json.dumps({"step": checkpoint.step, "sha256": hashes}, indent=2)
+        )
+        commit_folder(temporary, final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(
+            f"cannot write the checkpoint of step {checkpoint.step} to {final}: {error}",
+            f"the earlier checkpoints stand; free some space, then --resume {run.path}",
+        ) from None
+    pointer = {
+        "step": checkpoint.step,
+        "path": str(final.relative_to(run.path)),
+        "metric": metric,
+        "value": value,
+    }
+    write_json(run.path / "latest.json", pointer)
+    if best:
+        write_json(run.path / "best.json", pointer)
+    _retain(run, keep)
+    return final
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint folder, checking every file's hash.
+
+    Raises:
+        UserError: If a file is missing or damaged.
+    """
+    manifest = read_json(path / "manifest.json")
+    for name, expected in manifest["sha256"].items():
+        file = path / name
+        if not file.is_file() or _sha256(file) != expected:
+            raise UserError(f"{file} is {'damaged' if file.is_file() else 'missing'}")
+    tensors = {name: load_file(path / f"{name}.safetensors") for name in ("model", "optimizer", "rng")}
+    state = read_json(path / "state.json")
+    return Checkpoint(step=state["step"], state=state, **tensors)
+
+
+def load_latest(run: RunFolder) -> tuple[Checkpoint, list[str]]:
+    """Return the newest checkpoint that is intact, and notices about newer ones that are not.
+
+    Raises:
+        UserError: If there is none.
+    """
+    notices: list[str] = []
+    for path in sorted(run.checkpoints.glob("step-*"), reverse=True):
+        try:
+            return load(path), notices
+        except UserError as error:
+            notices.append(f"{error.what}; going back to the checkpoint before it")
+    what = f"{run.path} has no intact checkpoint"
+    raise UserError(what, "\n  ".join(notices) or "it ended before the first one was saved: start it anew")
+
+
+def _retain(run: RunFolder, keep: int) -> None:
+    best = run.path / "best.json"
+    kept = {run.path / read_json(best)["path"]} if best.is_file() else set()
+    steps = sorted(run.checkpoints.glob("step-*"))
+    kept |= set(steps[-keep:])
+    for path in steps:
+        if path not in kept:
+            # Renamed first: a kill in the middle of deleting leaves no half checkpoint under a real name.
+            hidden = run.checkpoints / f"{_HIDDEN}old-{path.name}"
+            path.rename(hidden)
+    for leftover in run.checkpoints.glob(f"{_HIDDEN}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

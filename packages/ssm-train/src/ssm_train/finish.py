@@ -1,0 +1,59 @@
+"""After the last step: the best checkpoint on the test split, the pictures, the closing lines."""
+
+from __future__ import annotations
+
+from ssm_eval.evaluate import evaluate
+from ssm_eval.plots import learning_curve, predictions
+from ssm_eval.published import published_for
+
+from ssm_core.protocols import Task
+from ssm_core.run.config import RunConfig
+from ssm_core.run.folder import RunFolder, read_json, write_json
+from ssm_core.run.load import load_weights
+from ssm_train.display import Display, figures
+from ssm_train.loop import Trainer
+from ssm_train.record import Recorder
+
+
+def finish(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, display: Display) -> None:
+    """Test the best checkpoint, write metrics and pictures, and say where they are."""
+    if "test" not in trainer.splits:
+        return
+    load_weights(trainer.bare, run.checkpoint("best") / "model.safetensors")
+    result = evaluate(
+        trainer.bare,
+        task,
+        trainer.splits["test"],
+        batch_size=config.train.eval_batch_size,
+        device=trainer.accelerator.device,
+    )
+    if not trainer.accelerator.is_main_process:
+        return
+    best_file = run.path / ("best.json" if (run.path / "best.json").is_file() else "latest.json")
+    best = read_json(best_file)
+    recorder = Recorder(run, config.train.tracker, trainer.wall)
+    recorder.metrics(best["step"], trainer.plan.epoch(best["step"] - 1), "test", result.metrics)
+    recorder.close()
+    report = {
+        "run": str(run.path),
+        "step": best["step"],
+        "split": "test",
+        "overrides": {},
+        "metrics": result.metrics,
+        "n": result.n,
+    }
+    (run.path / "eval").mkdir(exist_ok=True)
+    write_json(run.path / "eval" / f"test@{best['step']}.json", report)
+    display.say(
+        f"test {figures(result.metrics)}, at the best validation epoch {trainer.plan.epoch(best['step'] - 1) + 1}"
+    )
+    published = published_for(config) if config.task else None
+    if published is not None:
+        spread = f" (std {published.std:.2g})" if published.std is not None else ""
+        display.say(
+            f"published {published.model}: {published.metric} {published.value:.4g}{spread}, {published.source}"
+        )
+    display.say(f"learning curve: {learning_curve(run)}")
+    panels = task.plots(*result.first)
+    if panels:
+        display.say(f"predictions:    {predictions(panels, run.path / 'plots' / 'predictions.png')}")

@@ -1,0 +1,140 @@
+"""Checkpoints appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssm_core.plugin.errors import UserError
+from ssm_core.run.config import RunConfig
+from ssm_core.run.folder import RunFolder, read_json
+from ssm_train import checkpoint as checkpoints
+from ssm_train.checkpoint import Checkpoint, load, load_latest, save
+
+
+def make(step: int) -> Checkpoint:
+    value = torch.full((50, 50), float(step))
+    return Checkpoint(
+        step, {"w": value, "tied": value}, {"exp_avg/w": -value}, {"0/torch": torch.zeros(4)}, {"best": 1.0}
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder.create(tmp_path, RunConfig(backbone=None))
+
+
+def write(run, step, value=None, best=False, keep=2):
+    return save(run, make(step), metric="mse", value=value, best=best, keep=keep)
+
+
+def test_round_trip(run):
+    found = load(write(run, 4))
+    assert found.step == 4
+    assert found.state["best"] == 1.0
+    assert torch.equal(found.model["tied"], make(4).model["w"])
+    assert torch.equal(found.optimizer["exp_avg/w"], make(4).optimizer["exp_avg/w"])
+
+
+def test_no_pickle_in_a_checkpoint(run):
+    assert {file.suffix for file in write(run, 1).iterdir()} == {".safetensors", ".json"}
+
+
+def test_keeps_latest_and_best_and_nothing_else(run):
+    for step in range(1, 7):
+        write(run, step, value=float(step), best=step == 2)
+    names = sorted(path.name for path in run.checkpoints.iterdir())
+    assert names == ["step-00000002", "step-00000005", "step-00000006"]
+    assert run.checkpoint("best").name == "step-00000002"
+    assert read_json(run.path / "latest.json") == {
+        "step": 6,
+        "path": "checkpoints/step-00000006",
+        "metric": "mse",
+        "value": 6.0,
+    }
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "flipped"])
+def test_damage_is_noticed_and_the_one_before_is_used(run, damage):
+    write(run, 1)
+    file = write(run, 2) / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    else:
+        data[-1] ^= 1
+        file.write_bytes(data[:-9] if damage == "cut" else data)
+    found, notices = load_latest(run)
+    assert found.step == 1
+    assert "step-00000002" in notices[0]
+
+
+def test_no_intact_checkpoint_is_an_error(run):
+    (write(run, 1) / "state.json").unlink()
+    with pytest.raises(UserError, match="no intact checkpoint"):
+        load_latest(run)
+
+
+def test_full_disk_loses_nothing(run, monkeypatch):
+    write(run, 1)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(UserError, match=r"(?s)step 2.*No space left.*earlier checkpoints stand"):
+        write(run, 2)
+    assert load_latest(run)[0].step == 1
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000001"]
+
+
+WRITER = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+import torch
+torch.set_num_threads(1)
+from test_checkpoint import make, save, RunFolder
+
+def write_for_ever(step):
+    run = RunFolder(sys.argv[1])
+    while True:
+        step += 1
+        save(run, make(step), metric="mse", value=1.0, best=step % 3 == 0, keep=2)
+
+for line in sys.stdin:  # one forked writer a line: imports are paid once
+    child = os.fork() or write_for_ever(int(line))
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("dead", flush=True)
+"""
+
+
+def test_killed_at_random_moments_a_checkpoint_always_loads(run):
+    write(run, 1, best=True)
+    draw, reached = random.Random(0), 1
+    command = [sys.executable, "-c", WRITER, str(run.path), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        for _ in range(40):
+            parent.stdin.write(f"{reached}\n")
+            parent.stdin.flush()
+            child = int(parent.stdout.readline())
+            time.sleep(draw.uniform(0.0, 0.15))
+            os.kill(child, signal.SIGKILL)
+            assert parent.stdout.readline() == "dead\n"
+            found, notices = load_latest(run)
+            assert found.step >= reached
+            assert notices == []
+            assert torch.equal(found.model["w"], make(found.step).model["w"])
+            for which in ("best", "latest"):
+                load(run.checkpoint(which))
+            reached = found.step
+        parent.stdin.close()
+    assert reached > 40

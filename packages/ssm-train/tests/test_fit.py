@@ -1,0 +1,235 @@
+"""Whole runs on a toy: what is written, exact resume, interruption, failure."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_runs import Toy, module, settings
+
+from ssm_core.plugin.errors import ConfigError, UserError
+from ssm_core.run.folder import RunFolder
+from ssm_train import TrainingFailed, fit, resume
+
+SCRIPT = str(Path(__file__).with_name("toy_runs.py"))
+
+
+def start(out, order):
+    command = [sys.executable, SCRIPT, str(out), json.dumps(order)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def weights(run, which="latest"):
+    return load_file(RunFolder(run).checkpoint(which) / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def losses(run):
+    return {
+        row["step"]: row["value"]
+        for row in RunFolder(run).metrics()
+        if (row["split"], row["name"]) == ("train", "loss")
+    }
+
+
+def train(out, order):
+    process = start(out, order)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return Path(output.strip())
+
+
+def wait_for_step(out, step):
+    """Return the one run folder under ``out`` once it has recorded a step."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        files = list(Path(out).glob("own-task/*/metrics.jsonl"))
+        if files and len(files[0].read_text().splitlines()) >= 3 * step:
+            return files[0].parent
+        time.sleep(0.002)
+    raise AssertionError("the run recorded nothing")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of 40 steps that nothing disturbed."""
+    return train(tmp_path_factory.mktemp("whole"), {"train": {"epochs": 4}})
+
+
+def test_run_folder_is_complete(whole):
+    run = RunFolder(whole)
+    assert run.status()["state"] == "finished"
+    for name in (
+        "config.json",
+        "env.json",
+        "latest.json",
+        "best.json",
+        "log.txt",
+        "plots/learning_curve.png",
+    ):
+        assert (whole / name).is_file(), name
+    assert sorted(losses(whole)) == list(range(1, 41))
+    validation = [
+        row["value"] for row in run.metrics() if (row["split"], row["name"]) == ("validation", "mse")
+    ]
+    assert len(validation) == 4
+    best = json.loads((whole / "best.json").read_text())
+    assert best["value"] == min(validation)
+    test = [row for row in run.metrics() if row["split"] == "test"]
+    assert {row["step"] for row in test} == {best["step"]}
+    assert losses(whole)[40] < losses(whole)[1]
+
+
+def test_own_module_in_process_and_loss_is_repeatable(tmp_path):
+    runs = []
+    for name in "ab":
+        torch.manual_seed(7)
+        runs.append(fit(settings(epochs=1), Toy(), module(), out=tmp_path / name, quiet=True))
+    assert losses(runs[0]) == losses(runs[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_resume_is_bit_for_bit(tmp_path, whole, number):
+    process = start(tmp_path, {"train": {"epochs": 4}})
+    run = wait_for_step(tmp_path, 5)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.fail("the run was over before the signal came")
+    assert process.returncode == 1, errors
+    assert signal.Signals(number).name in output
+    status = RunFolder(run).status()
+    assert status["state"] == "failed"
+    assert f"after step {status['step']}" in status["reason"]
+    assert json.loads((run / "latest.json").read_text())["step"] == status["step"]
+    train(tmp_path, {"resume": str(run)})
+    assert RunFolder(run).status()["state"] == "finished"
+    assert same(weights(run), weights(whole))
+    assert losses(run) == losses(whole)
+
+
+def test_killed_then_resumed_is_bit_for_bit(tmp_path, whole):
+    process = start(tmp_path, {"train": {"epochs": 4, "checkpoint_every": 3}})
+    run = wait_for_step(tmp_path, 6)
+    process.kill()
+    process.communicate(timeout=60)
+    train(tmp_path, {"resume": str(run)})
+    assert same(weights(run), weights(whole))
+    assert losses(run) == losses(whole)
+
+
+def test_resume_of_a_finished_run_needs_more_steps(tmp_path):
+    run = fit(settings(epochs=1), Toy(), module(), out=tmp_path, quiet=True)
+    with pytest.raises(UserError, match="has finished its 10 steps"):
+        resume(run, task=Toy(), model=module(), quiet=True)
+    resume(run, {"epochs": 2}, task=Toy(), model=module(), quiet=True)
+    assert len(losses(run)) == 20
+
+
+def test_resume_refuses_what_makes_another_run(tmp_path):
+    run = fit(settings(epochs=1), Toy(), module(), out=tmp_path, quiet=True)
+    with pytest.raises(ConfigError, match=r"cannot change train\.batch_size"):
+        resume(run, {"batch_size": 8}, task=Toy(), model=module(), quiet=True)
+
+
+def test_nan_in_the_data_is_named_and_the_last_good_checkpoint_kept(tmp_path):
+    with pytest.raises(TrainingFailed) as failure:
+        fit(settings(epochs=2, checkpoint_every=1), Toy(poison=17), module(), out=tmp_path, quiet=True)
+    message = str(failure.value)
+    assert "'inputs' holds 1 non-finite of" in message
+    assert "row 17 of the training split" in message
+    run = RunFolder(failure.value.run)
+    assert run.status()["state"] == "failed"
+    if (run.path / "latest.json").is_file():
+        assert all(torch.isfinite(t).all() for t in weights(run.path).values())
+
+
+def test_exploding_weights_are_named(tmp_path):
+    model = module()
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("inf")
+    with pytest.raises(TrainingFailed, match=r"weight 'model\.0\.weight' holds 1 non-finite"):
+        fit(settings(epochs=1), Toy(), model, out=tmp_path, quiet=True)
+
+
+def test_slices_of_a_batch_give_the_whole_batch(tmp_path):
+    runs = []
+    for count in (1, 2, 4):
+        torch.manual_seed(7)
+        model = torch.nn.Linear(3, 1)
+        runs.append(losses(fit(settings(epochs=1, accumulate=count), Toy(), model, out=tmp_path, quiet=True)))
+    for other in runs[1:]:
+        assert list(other.values()) == pytest.approx(list(runs[0].values()), rel=1e-5)
+
+
+def test_clipping_bounds_the_step_and_not_the_reported_norm(tmp_path):
+    config = settings(steps=3, clip_norm=1e-6) | {"optim": {"lr": 0.01, "eps": 1.0}}
+    torch.manual_seed(7)
+    model = torch.nn.Linear(3, 1)
+    before = model.weight.detach().clone()
+    run = fit(config, Toy(), model, out=tmp_path, quiet=True)
+    assert (model.weight - before).abs().max() < 1e-7
+    norms = [row["value"] for row in RunFolder(run).metrics() if row["name"] == "grad_norm"]
+    assert min(norms) > 1e-3
+
+
+def test_tensorboard_mirrors_the_metrics(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = fit(settings(epochs=1, tracker="tensorboard"), Toy(), module(), out=tmp_path, quiet=True)
+    board = accumulator.EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("train/loss")] == list(range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("train_settings", "message"),
+    [
+        ({"device": "abacus"}, "train.device is 'abacus'"),
+        ({"precision": "fp16"}, "needs a CUDA device"),
+        ({"batch_size": 64}, "fewer than train.batch_size"),
+    ],
+)
+def test_settings_that_cannot_work_are_errors(tmp_path, train_settings, message):
+    with pytest.raises(ConfigError, match=message):
+        fit(settings(**train_settings), Toy(), module(), out=tmp_path, quiet=True)
+
+
+def test_two_processes_give_the_losses_of_one(tmp_path):
+    order = json.dumps({"train": {"epochs": 2, "batch_size": 4}})
+    program = "import sys, torch, toy_runs as t\nt.module = lambda: torch.nn.Linear(3, 1)\nt.main()"
+    losses_of = {}
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        script = tmp_path / f"run{count}.py"
+        script.write_text(f"import sys; sys.path.insert(0, {str(Path(SCRIPT).parent)!r})\n{program}\n")
+        launch = [
+            "-m",
+            "accelerate.commands.launch",
+            "--cpu",
+            "--num_processes",
+            str(count),
+            "--num_machines",
+            "1",
+        ]
+        launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+        command = [sys.executable, *launch, str(script), str(out), order]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-2000:]
+        (run,) = out.glob("own-task/*")
+        assert RunFolder(run).status()["state"] == "finished"
+        losses_of[count] = losses(run)
+        validation = [row["value"] for row in RunFolder(run).metrics() if row["split"] == "validation"]
+        losses_of[f"validation {count}"] = dict(enumerate(validation))
+    for key in ("", "validation "):
+        one, two = (losses_of[f"{key}{n}" if key else n] for n in (1, 2))
+        assert list(two.values()) == pytest.approx(list(one.values()), rel=1e-5)

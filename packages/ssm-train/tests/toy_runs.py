@@ -1,0 +1,96 @@
+"""A task of milliseconds, and a command that trains on it: ``python toy_runs.py OUT JSON`` (or a run to resume)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssm_core.protocols import Batch, Loss, Needs, Output, Task
+
+
+class Rows:
+    """Noisy sums of sines as rows of NumPy arrays; ``poison`` puts a NaN into one row."""
+
+    def __init__(self, n: int, seed: int, poison: int | None = None) -> None:
+        draw = np.random.default_rng(seed)
+        self.inputs = draw.normal(size=(n, 7, 3)).astype(np.float32)
+        self.targets = np.cumsum(self.inputs[..., :1], axis=1).astype(np.float32)
+        if poison is not None:
+            self.inputs[poison, 2, 1] = np.nan
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> dict:
+        return {"inputs": self.inputs[index], "targets": self.targets[index]}
+
+
+class Toy(Task):
+    """Cumulative sums, with dropout in the head so that random state matters."""
+
+    needs = Needs()
+    metrics = ("mse",)
+    primary = ("mse", "min")
+    max_length = 7
+
+    def __init__(self, rows: int = 40, poison: int | None = None) -> None:
+        self.data = {"train": Rows(rows, 0, poison), "validation": Rows(10, 1), "test": Rows(10, 2)}
+
+    def splits(self):
+        return self.data
+
+    def collate(self, rows) -> Batch:
+        names = ("inputs", "targets")
+        return Batch(*(torch.from_numpy(np.stack([row[name] for row in rows])) for name in names))
+
+    def run(self, model, batch, state=None) -> Output:
+        return Output(model(batch.inputs), ())
+
+    def loss(self, output, batch) -> Loss:
+        error = (output.head - batch.targets).square()
+        return Loss(error.sum(), torch.tensor(float(error.numel())))
+
+    def predictions(self, output, batch):
+        return {"prediction": output.head.flatten(0, 1), "target": batch.targets.flatten(0, 1)}
+
+
+def module() -> nn.Module:
+    """A small network with dropout; drawn from torch's current random state."""
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
+
+
+def settings(**train) -> dict:
+    """A configuration for the toy: 10 steps an epoch."""
+    return {
+        "train": {"batch_size": 4, "device": "cpu", "threads": 1, **train},
+        "optim": {"lr": 0.01},
+        "seed": 3,
+    }
+
+
+def main() -> None:
+    from ssm_train import TrainingFailed, fit, resume
+
+    order = json.loads(sys.argv[2])
+    try:
+        if "resume" in order:
+            run = resume(order["resume"], order.get("changes"), task=Toy(), model=module(), quiet=True)
+        else:
+            torch.manual_seed(7)
+            run = fit(
+                settings(**order["train"]), Toy(order.get("rows", 40)), module(), out=sys.argv[1], quiet=True
+            )
+    except TrainingFailed as failure:
+        sys.stdout.write(f"{failure}\n")
+        sys.exit(1)
+    sys.stdout.write(f"{run}\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+import sys
+
+
+def test_basedpyright_is_content(check):
+    check("basedpyright", "--pythonpath", sys.executable)
