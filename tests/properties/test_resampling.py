@@ -1,8 +1,11 @@
 """Selective resampling's index maps: the properties of spec/serpent.md section 8 that concern them, by number.
 
 Intervals are drawn in ticks and fed exactly, so every comparison is an equality. kappa L is taken as the exact
-product of L and the float kappa. Where a property holds in one mode only, the test names it.
+product of L and the float kappa. Where a property holds in one mode only, the test names it. Properties 18 and 19, on
+distances and their gradient, are in packages/ssm-serpent/tests/test_distances.py.
 """
+
+from __future__ import annotations
 
 import math
 from fractions import Fraction
@@ -14,8 +17,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ssm_serpent.index import Index, max_points, resample_index
-from ssm_serpent.intervals import TICKS, Intervals, fixed_point, intervals, tick_range
+from ssm_serpent.intervals import TICKS, intervals, tick_range
 from ssm_serpent.reference import reference_index
+from ssm_serpent.testing import assert_same, from_ticks, windows_of
 
 MODES = ["nearest", "causal"]
 KAPPAS = [1.0, 0.7, 0.5, 1 / 3, 0.3, 0.2, 0.1]
@@ -49,37 +53,11 @@ def compressed_rows(draw: st.DrawFn, max_size: int = 40) -> tuple[float, list[in
     return kappa, draw(rows(tick_range(kappa, 1.0)[0], max_size=max_size))
 
 
-def spans_of(batch: list[list[int]], device: str, *, padding: int = 0) -> Intervals:
-    """Pad rows of ticks at their ends, the padding filled with NaN, and make them intervals."""
-    length = max(map(len, batch)) + padding
-    u_bl = torch.full((len(batch), length), float("nan"), dtype=torch.float64)
-    for row, ticks in zip(u_bl, batch, strict=True):
-        row[: len(ticks)] = torch.tensor(ticks, dtype=torch.float64) / TICKS
-    mask_bl = ~u_bl.isnan()
-    return fixed_point(u_bl.to(device), 0.0, 1.0, mask_bl.to(device))
-
-
 def index_of(ticks: list[int], window: int, mode: str, device: str) -> tuple[list[int], Index]:
     """Times in ticks and the index maps of one row, on the CPU."""
-    spans = spans_of([ticks], device)
+    spans = from_ticks([ticks], device)
     index = resample_index(spans, window, mode)
     return spans.times_bl[0].tolist(), Index(*(field.cpu() for field in index))
-
-
-def windows_of(index: Index, row: int = 0) -> list[list[int]]:
-    """The tokens in each window of a row."""
-    token_bkw = index.start_bk[:, :, None] + torch.arange(index.inside_bkw.shape[2])
-    count = int(index.count_b[row])
-    return [
-        tokens[inside].tolist()
-        for tokens, inside in zip(token_bkw[row, :count], index.inside_bkw[row, :count], strict=True)
-    ]
-
-
-def assert_same(a: Index, b: Index) -> None:
-    """Bit for bit."""
-    for name, x, y in zip(Index._fields, a, b, strict=True):
-        assert torch.equal(x, y), name
 
 
 def bounds_ceil(kappa: float) -> int:
@@ -94,7 +72,7 @@ def bounds_ceil(kappa: float) -> int:
 @given(batch=st.lists(rows(min_size=0), min_size=1, max_size=4), window=st.integers(1, 9))
 def test_equals_brute_force_on_ragged_batches(device, mode, batch, window):
     """Definition, and property 4: the nearest set is contiguous, sorted, with ties to the earlier token."""
-    index = Index(*(field.cpu() for field in resample_index(spans_of(batch, device), window, mode)))
+    index = Index(*(field.cpu() for field in resample_index(from_ticks(batch, device), window, mode)))
     for b, ticks in enumerate(batch):
         expected = reference_index(ticks, window, mode)
         count = int(index.count_b[b])
@@ -117,7 +95,7 @@ def test_equals_brute_force_on_ragged_batches(device, mode, batch, window):
 @unhurried
 @given(batch=st.lists(rows(min_size=0), min_size=1, max_size=3), window=st.integers(1, 9))
 def test_static_buffer_holds_the_same_rows(device, mode, batch, window):
-    spans = spans_of(batch, device)
+    spans = from_ticks(batch, device)
     tight = resample_index(spans, window, mode)
     size = max_points(spans.u_bl.shape[1], 1.0, mode)
     wide = resample_index(spans, window, mode, max_points=size)
@@ -292,19 +270,6 @@ def test_12_windows_that_hold_a_token_are_consecutive(device, mode, ticks, windo
         assert holders == list(range(holders[0], holders[0] + len(holders))) if holders else True
 
 
-@each_mode
-@unhurried
-@given(ticks=rows(), window=st.integers(1, 9))
-def test_19_distances_are_bounded_by_the_window(device, mode, ticks, window):
-    times, index = index_of(ticks, window, mode, device)
-    if mode == "causal":
-        assert bool((index.distance_bkw < 1).all())
-        assert bool((index.distance_bkw >= 1 - window).all())
-        return
-    assume(times[-1] >= TICKS // 2)
-    assert bool((index.distance_bkw.abs() <= window - 0.5).all())
-
-
 # --- causality, streaming, padding, batching -------------------------------------------------------------------
 
 
@@ -386,8 +351,8 @@ def test_15_fixed_point_times_are_associative(device, logits, cuts):
 @unhurried
 @given(ticks=rows(min_size=0), padding=st.integers(1, 20), window=st.integers(1, 9))
 def test_16_padding_changes_nothing(device, mode, ticks, padding, window):
-    alone = resample_index(spans_of([ticks], device), window, mode)
-    padded = resample_index(spans_of([ticks], device, padding=padding), window, mode)
+    alone = resample_index(from_ticks([ticks], device), window, mode)
+    padded = resample_index(from_ticks([ticks], device, padding=padding), window, mode)
     assert not padded.point_bl[:, len(ticks) :].any()
     assert_same(padded._replace(point_bl=padded.point_bl[:, : len(ticks)]), alone)
 
@@ -396,76 +361,13 @@ def test_16_padding_changes_nothing(device, mode, ticks, padding, window):
 @unhurried
 @given(batch=st.lists(rows(min_size=0), min_size=2, max_size=4), window=st.integers(1, 9), data=st.data())
 def test_17_rows_do_not_see_each_other(device, mode, batch, window, data):
-    together = resample_index(spans_of(batch, device), window, mode)
+    together = resample_index(from_ticks(batch, device), window, mode)
     order = data.draw(st.permutations(range(len(batch))))
-    permuted = resample_index(spans_of([batch[b] for b in order], device), window, mode)
+    permuted = resample_index(from_ticks([batch[b] for b in order], device), window, mode)
     assert_same(permuted, Index(*(field[order] for field in together)))
     for b, ticks in enumerate(batch):
-        alone = resample_index(spans_of([ticks], device), window, mode)
+        alone = resample_index(from_ticks([ticks], device), window, mode)
         n = int(alone.count_b)
         kept = (field[b : b + 1, :n] for field in together[1:-1])
         point_bl = together.point_bl[b : b + 1, : len(ticks)]
         assert_same(Index(together.count_b[b : b + 1], *kept, point_bl), alone)
-
-
-# --- gradients -------------------------------------------------------------------------------------------------
-
-
-@each_mode
-@unhurried
-@given(batch=st.lists(rows(min_size=0), min_size=1, max_size=3), window=st.integers(1, 9), data=st.data())
-def test_18_gradient_is_the_reverse_running_sum(device, mode, batch, window, data):
-    """Whole-number upstream gradients make the float64 sums exact, so the definition is met bit for bit."""
-    spans = spans_of(batch, device)
-    u_bl = spans.u_bl.clone().requires_grad_()
-    index = resample_index(spans._replace(u_bl=u_bl), window, mode)
-    seed = data.draw(st.integers(0, 2**31))
-    generator = torch.Generator().manual_seed(seed)
-    weight_bkw = torch.randint(-9, 10, index.inside_bkw.shape, generator=generator).double()
-    (grad_bl,) = torch.autograd.grad((index.distance_bkw * weight_bkw.to(device)).sum(), u_bl)
-    expected_bl = torch.zeros(u_bl.shape, dtype=torch.float64)
-    index = Index(*(field.detach().cpu() for field in index))
-    for b in range(len(batch)):
-        for block, weight, inside in zip(
-            windows_of(index, b), weight_bkw[b], index.inside_bkw[b], strict=False
-        ):
-            for token, w in zip(block, weight[inside].tolist(), strict=True):
-                expected_bl[b, : token + 1] += w
-    assert torch.equal(grad_bl.cpu(), expected_bl)
-
-
-@each_mode
-@unhurried
-@given(ticks=rows(min_size=3), window=st.integers(1, 5), data=st.data())
-def test_18_gradient_equals_finite_differences_where_no_index_moves(device, mode, ticks, window, data):
-    """A step of one tick: the differences are exact, not approximate."""
-    i = data.draw(st.integers(0, len(ticks) - 1))
-    assume(ticks[i] < TICKS)
-    bumped = [*ticks[:i], ticks[i] + 1, *ticks[i + 1 :]]
-    spans = spans_of([ticks], device)
-    u_bl = spans.u_bl.clone().requires_grad_()
-    before = resample_index(spans._replace(u_bl=u_bl), window, mode)
-    after = resample_index(spans_of([bumped], device), window, mode)
-    assume(torch.equal(before.count_b, after.count_b) and torch.equal(before.start_bk, after.start_bk))
-    assume(before.distance_bkw.numel() > 0)
-    weight_bkw = torch.arange(1.0, before.distance_bkw.numel() + 1, dtype=torch.float64, device=device)
-    weight_bkw = weight_bkw.view_as(before.distance_bkw)
-    (grad_bl,) = torch.autograd.grad((before.distance_bkw * weight_bkw).sum(), u_bl)
-    slope = ((after.distance_bkw - before.distance_bkw.detach()) * weight_bkw).sum() * TICKS
-    assert float(grad_bl[0, i]) == float(slope)
-
-
-@each_mode
-@unhurried
-@given(
-    logits=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30), kappa=st.sampled_from(KAPPAS)
-)
-def test_18_gradient_is_finite_when_saturated_and_when_no_point_is_made(device, mode, logits, kappa):
-    x_bl = torch.tensor([logits, [float("nan")] * len(logits)], device=device, requires_grad=True)
-    mask_bl = torch.tensor([[True], [False]], device=device).expand_as(x_bl)
-    index = resample_index(intervals(x_bl, 0.0, kappa, mask_bl), 3, mode)
-    index.distance_bkw.square().sum().backward()
-    assert x_bl.grad is not None
-    assert bool(x_bl.grad.isfinite().all())
-    assert not x_bl.grad[1].any()
-    assert not index.point_bl.requires_grad

@@ -1,4 +1,4 @@
-"""What State Memory Replay guarantees: a short causal memory, a bounded gain, a bounded response to disturbed inputs."""
+"""What State Memory Replay guarantees: short causal memory, bounded gain, bounded response to disturbed inputs."""
 
 from __future__ import annotations
 

@@ -54,6 +54,12 @@ def ssm(capsys: pytest.CaptureFixture[str]) -> Plain:
 
 
 @pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str, Any], None]:
+    """Put a function in the place of a lazy name of a package, without the import that looking at it would be."""
+    return lambda package, name, value: monkeypatch.setitem(vars(package), name, value)
+
+
+@pytest.fixture
 def ssm_process() -> Plain:
     """Run a command in a process of its own."""
 

@@ -159,9 +159,9 @@ def test_misspelt_settings_name_their_owner(assignment, message):
 
 
 def test_a_run_needs_backbone_and_task():
-    with pytest.raises(ConfigError, match="no backbone is chosen\n  add --backbone NAME; installed: .*s5"):
+    with pytest.raises(ConfigError, match=r"no backbone is chosen\n  add --backbone NAME; installed: .*s5"):
         assemble.complete_run(run_config(Flags(task="pendulum")))
-    with pytest.raises(ConfigError, match="no task is chosen\n  add --task NAME; installed: .*pendulum"):
+    with pytest.raises(ConfigError, match=r"no task is chosen\n  add --task NAME; installed: .*pendulum"):
         assemble.complete_run(run_config(Flags(backbone="s5")))
 
 

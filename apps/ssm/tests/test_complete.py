@@ -6,15 +6,19 @@ from ssm_core.plugin import registry
 from ssm_lab import complete
 
 
-def completed(ssm_process, *words: str) -> list[str]:
-    env = {
-        "_SSM_COMPLETE": "complete_bash",
-        "COMP_WORDS": " ".join(["ssm", *words]),
-        "COMP_CWORD": str(len(words)),
-    }
-    done = ssm_process(env=env)
-    assert done.err == ""
-    return done.out.split()
+@pytest.fixture
+def completed(ssm, monkeypatch):
+    """Complete a line as bash asks for it."""
+
+    def complete(*words: str) -> list[str]:
+        monkeypatch.setenv("_SSM_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", " ".join(["ssm", *words]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        done = ssm("ignored")
+        assert done.err == ""
+        return done.out.split()
+
+    return complete
 
 
 @pytest.mark.parametrize(
@@ -35,13 +39,15 @@ def completed(ssm_process, *words: str) -> list[str]:
     ],
     ids=" ".join,
 )
-def test_names_are_completed(ssm_process, words, expected):
-    assert expected in completed(ssm_process, *words)
+def test_names_are_completed(completed, words, expected):
+    assert expected in completed(*words)
 
 
 def test_zsh_reads_its_words_elsewhere(ssm_process):
     env = {"_SSM_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "ssm train --backbone s"}
-    assert "s5" in ssm_process(env=env).out
+    done = ssm_process(env=env)
+    assert (done.code, done.err) == (0, "")
+    assert "s5" in done.out
 
 
 def test_completion_of_names_reads_metadata_only(monkeypatch):

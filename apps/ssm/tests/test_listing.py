@@ -35,10 +35,11 @@ def test_ours_are_there_and_sound(ssm):
 
 
 def test_the_table_has_a_state_only_where_something_is_wrong(ssm, capsys):
-    assert "state" not in ssm("list", "backbones").out
+    assert " state\n" not in ssm("list", "backbones").out
     row = {"name": "x", "long_name": "d/x", "dist": "d", "version": "1", "summary": "s", "detail": "why"}
     _print("backbones", [{**row, "state": "clash"}, {**row, "state": "broken"}, {**row, "state": "ok"}])
     lines = capsys.readouterr().out.splitlines()
+    assert any(line.endswith(" state") for line in lines)
     assert any("d/x" in line and "clash: why" in line for line in lines)
     assert any("broken: why" in line for line in lines)
     assert all(line == line.rstrip() for line in lines)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 
 import ssm_core
-import ssm_data
 import ssm_eval
 from ssm_core.plugin import registry
 from ssm_core.plugin.config import config
@@ -44,7 +45,7 @@ def plugin(monkeypatch):
 
 def test_a_bench_prints_text_figures_and_rows(ssm, plugin):
     def bench(config):
-        print("chatter")
+        sys.stdout.write("chatter\n")
         return Result(text="all right", figures={"speed": 2.5}, rows=[{"length": config.length, "ms": 1.0}])
 
     plugin(bench)
@@ -87,9 +88,9 @@ def test_wrong_knobs_of_a_bench(ssm, plugin, assignment, message):
     assert message in done.err
 
 
-def test_a_probe_gets_the_model_and_the_test_split(ssm, plugin, monkeypatch):
+def test_a_probe_gets_the_model_and_the_test_split(ssm, plugin, stand_in):
     task = SimpleNamespace(prepare=lambda: None, splits=lambda: {"train": [1, 2, 3], "test": [1, 2]})
-    monkeypatch.setattr(ssm_core, "load", lambda run: (SimpleNamespace(task=task), None), raising=False)
+    stand_in(ssm_core, "load", lambda run: (SimpleNamespace(task=task), None))
     plugin(lambda model, dataset, config: {"rows_seen": len(dataset) if model else -1})
     assert ssm("probe", "it", "run", "--json").json() == {"rows_seen": 2}
     assert ssm("probe", "it", "--json").json() == {"rows_seen": -1}
@@ -97,7 +98,7 @@ def test_a_probe_gets_the_model_and_the_test_split(ssm, plugin, monkeypatch):
     assert "has no test split" in ssm("probe", "it", "run").err
 
 
-def test_eval_hands_on_split_and_settings(ssm, monkeypatch):
+def test_eval_hands_on_split_and_settings(ssm, stand_in):
     seen = {}
 
     def evaluate_run(run, split, overrides):
@@ -111,7 +112,7 @@ def test_eval_hands_on_split_and_settings(ssm, monkeypatch):
             "n": 7,
         }
 
-    monkeypatch.setattr(ssm_eval, "evaluate_run", evaluate_run, raising=False)
+    stand_in(ssm_eval, "evaluate_run", evaluate_run)
     done = ssm("eval", "r", "--split", "validation", "--set", "task.sample_rate=0.3", "--json")
     assert done.json()["metrics"] == {"mse": 0.5}
     assert seen == {"run": "r", "split": "validation", "overrides": {"task": {"sample_rate": 0.3}}}
@@ -121,7 +122,7 @@ def test_eval_hands_on_split_and_settings(ssm, monkeypatch):
     assert "7 rows" in done.err
 
 
-def test_compare_prints_the_table_or_the_rows(ssm, monkeypatch):
+def test_compare_prints_the_table_or_the_rows(ssm, stand_in):
     @dataclass
     class Comparison:
         title = "test mse"
@@ -129,7 +130,7 @@ def test_compare_prints_the_table_or_the_rows(ssm, monkeypatch):
         rows = ({"label": "s5", "mean": 0.123456, "runs": ["a"]},)
         notes = ("b has no result",)
 
-    monkeypatch.setattr(ssm_eval, "compare_runs", lambda runs: Comparison(), raising=False)
+    stand_in(ssm_eval, "compare_runs", lambda runs: Comparison())
     done = ssm("compare", "a", "b")
     assert "0.1235" in done.out
     assert "runs" not in done.out
@@ -150,9 +151,8 @@ def test_data_info_and_prepare(ssm, monkeypatch):
             "train": {"size": 2, "provenance": "made", "arrays": {"x": {"shape": [2, 3], "dtype": "uint8"}}}
         },
     }
-    monkeypatch.setattr(
-        ssm_data, "info", lambda task, **knobs: {**about, "task": f"{task} {knobs}"}, raising=False
-    )
+    describe = lambda task, **knobs: {**about, "task": f"{task} {knobs}"}  # noqa: E731
+    monkeypatch.setattr(importlib.import_module("ssm_data.info"), "info", describe)
     assert ssm("data", "info", "echo", "--set", "task.n=2", "--json").json() == {
         **about,
         "task": "echo {'n': 2}",
@@ -221,9 +221,9 @@ def test_a_broken_operation_is_a_problem(monkeypatch):
     assert {"what": "operation linear_scan", "detail": "no backend but the slow reference runs"} in problems
 
 
-def test_a_user_error_keeps_its_brackets(ssm, monkeypatch):
+def test_a_user_error_keeps_its_brackets(ssm, stand_in):
     def refuse(*_, **__):
         raise UserError("[red] is no colour here", "see [docs]")
 
-    monkeypatch.setattr(ssm_eval, "compare_runs", refuse, raising=False)
+    stand_in(ssm_eval, "compare_runs", refuse)
     assert "error: [red] is no colour here\n  see [docs]" in ssm("compare", "a").err

@@ -36,12 +36,12 @@ BASE = ("train", "--backbone", "s5", "--task", "pendulum")
 
 
 @pytest.fixture
-def calls(monkeypatch, tmp_path):
+def calls(stand_in, tmp_path):
     """Record what would have been trained."""
     recorded = []
 
     def fit(config, task=None, model=None, **how):
-        print("noise of some plugin")
+        sys.stdout.write("noise of some plugin\n")
         recorded.append(("fit", config, how))
         return tmp_path / "run"
 
@@ -54,7 +54,7 @@ def calls(monkeypatch, tmp_path):
         return Path(run)
 
     for name, function in (("fit", fit), ("fit_seeds", fit_seeds), ("resume", resume)):
-        monkeypatch.setattr(ssm_train, name, function, raising=False)
+        stand_in(ssm_train, name, function)
     return recorded
 
 
@@ -117,31 +117,31 @@ def test_bad_input_is_status_2_before_anything_is_made(ssm, calls, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input_found_later_is_status_2_too(ssm, monkeypatch):
+def test_bad_input_found_later_is_status_2_too(ssm, stand_in):
     def fit(*_, **__):
         raise UserError("the disk is full", "make room")
 
-    monkeypatch.setattr(ssm_train, "fit", fit, raising=False)
+    stand_in(ssm_train, "fit", fit)
     done = ssm(*BASE)
     assert (done.code, done.out) == (2, "")
     assert "error: the disk is full\n  make room" in done.err
 
 
-def test_a_failed_run_is_status_1_and_its_path_is_told(ssm, monkeypatch, make_run):
+def test_a_failed_run_is_status_1_and_its_path_is_told(ssm, stand_in, make_run):
     run = make_run()
 
     def fit(*_, **__):
         raise TrainingFailed("the loss is not finite at step 3", run.path)
 
-    monkeypatch.setattr(ssm_train, "fit", fit, raising=False)
+    stand_in(ssm_train, "fit", fit)
     done = ssm(*BASE)
     assert (done.code, done.out) == (1, f"{run.path}\n")
     assert "failed: the loss is not finite at step 3" in done.err
 
 
-def test_a_dry_run_makes_nothing(ssm, calls, tmp_path, monkeypatch):
+def test_a_dry_run_makes_nothing(ssm, calls, stand_in, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ssm_train, "describe", lambda config: f"a model of {config.label()}", raising=False)
+    stand_in(ssm_train, "describe", lambda config: f"a model of {config.label()}")
     done = ssm(*BASE, "--dry-run", "--epochs", "2")
     assert (done.code, done.out, calls) == (0, "", [])
     assert "epochs = 2" in done.err

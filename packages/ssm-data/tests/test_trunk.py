@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssm_data.pendulum import trunk as module
-from ssm_data.pendulum.trunk import CHUNK, plain, trunk
+from ssm_data.pendulum.trunk import plain, trunk
+
+CHUNK = 16
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_chunks() -> Iterator[None]:
+    """Many chunks of few frames: what happens at their borders is what may go wrong."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", CHUNK)
+        yield
 
 
 def weights(seed: int = 0, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Tensor, ...]:
@@ -44,15 +56,15 @@ def test_fast_form_is_the_plain_one_in_float64(n: int, seed: int) -> None:
 
 
 @settings(deadline=None)
-@given(n=st.sampled_from([1, 50, CHUNK + 5]), seed=st.integers(0, 3))
+@given(n=st.sampled_from([1, 50, 2 * CHUNK]), seed=st.integers(0, 3))
 def test_fast_form_is_the_plain_one_in_float32(n: int, seed: int) -> None:
     (fast, *_), (slow, *_) = both(n, seed, torch.float32)
     torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_are_as_close_to_exact_as_those_of_the_plain_form() -> None:
-    fast, slow = both(120, 0, torch.float32)
-    exact = both(120, 0, torch.float64)[1]
+    fast, slow = both(50, 0, torch.float32)
+    exact = both(50, 0, torch.float64)[1]
     for name, a, b, e in zip(("y", "k1", "b1", "k2", "b2"), fast, slow, exact, strict=True):
         scale = e.abs().max()
         error, plain_error = ((v.double() - e).abs().max() / scale for v in (a, b))

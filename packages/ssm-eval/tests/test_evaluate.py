@@ -12,7 +12,7 @@ from torch import nn
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Batch, Loss, Needs, Output, Task
-from ssm_eval.evaluate import evaluate, evaluate_run, find_device
+from ssm_eval.evaluation import evaluate, evaluate_run, find_device
 
 
 class Sums(Task):
@@ -219,7 +219,7 @@ import torch.multiprocessing
 sys.path.insert(0, sys.argv[1])
 from test_evaluate import Plain, Sums
 from ssm_core.plugin.errors import UserError
-from ssm_eval.evaluate import evaluate
+from ssm_eval.evaluation import evaluate
 
 
 def work(rank, folder):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssm_core.plugin.errors import ConfigError, UserError
@@ -46,6 +46,7 @@ sizes = st.integers(1, 17)
 seeds = st.integers(0, 2**16)
 
 
+@settings(deadline=None)
 @given(n=sizes, d=st.integers(1, 5), seed=seeds)
 def test_regression_metrics_are_their_formulas(n, d, seed):
     rows = gaussian_rows(n, d, seed)
@@ -61,6 +62,7 @@ def test_regression_metrics_are_their_formulas(n, d, seed):
     assert found["nll"] == pytest.approx(nll, rel=1e-9, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(n=sizes, classes=st.integers(2, 6), seed=seeds)
 def test_classification_metrics_are_their_formulas(n, classes, seed):
     rows = class_rows(n, classes, seed)
@@ -72,6 +74,7 @@ def test_classification_metrics_are_their_formulas(n, classes, seed):
     assert found["cross_entropy"] == pytest.approx(np.mean(entropy), rel=1e-12)
 
 
+@settings(deadline=None)
 @given(n=sizes, seed=seeds, places=st.lists(st.integers(0, 16), max_size=5))
 def test_where_batches_are_cut_does_not_matter(n, seed, places):
     for names, rows in (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssm_core.plugin.errors import UserError
@@ -13,6 +13,7 @@ from ssm_eval.stats import summarise
 results = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
 
 
+@settings(deadline=None)
 @given(values=results, level=st.floats(0.5, 0.999))
 def test_interval_is_students(values, level):
     found = summarise(values, level)
@@ -24,6 +25,7 @@ def test_interval_is_students(values, level):
     assert (found.low, found.high) == pytest.approx((mean - half, mean + half), rel=1e-6, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(values=results, factor=st.floats(0.1, 10), shift=st.floats(-10, 10))
 def test_interval_moves_with_the_unit(values, factor, shift):
     one, other = summarise(values), summarise([factor * value + shift for value in values])

@@ -1,5 +1,7 @@
 """The index maps on worked examples, their edges, errors, and the promise of the static form not to wait."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from itertools import product
@@ -12,13 +14,6 @@ from ssm_serpent.intervals import TICKS, fixed_point, intervals
 from ssm_serpent.reference import reference_index
 
 FIGURE_2 = [0.1, 0.2, 0.2, 0.4, 0.2, 0.1, 0.5, 0.5, 0.1, 0.1, 0.2, 0.2, 0.4]
-
-
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device; none is visible to torch")
-    return request.param
 
 
 def row(values: list[float], device: str = "cpu", dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -34,7 +29,7 @@ def test_figure_2_of_the_paper(device):
     assert index.inside_bkw.all()
     assert index.point_bl.tolist() == [[0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 3]]
     distance = torch.tensor([[[-0.5, -0.1, 0.1], [-0.8, -0.3, 0.2], [-0.4, -0.2, 0.2]]], device=device)
-    torch.testing.assert_close(index.distance_bkw.float(), distance, atol=2e-6, rtol=0)
+    assert torch.allclose(index.distance_bkw.float(), distance, atol=2e-6, rtol=0)
 
 
 def test_figure_2_with_nearest_windows(device):
@@ -105,19 +100,6 @@ def test_every_short_row_on_a_coarse_lattice_equals_the_reference(mode, window, 
         assert index.point_bl[b, : len(ticks)].tolist() == expected.points
 
 
-@pytest.mark.parametrize("mode", ["nearest", "causal"])
-def test_backward_of_the_distances_is_twice_differentiable_and_deterministic(mode, device):
-    x_bl = torch.randn(3, 50, dtype=torch.float64, device=device, requires_grad=True)
-    grads = []
-    for _ in range(2):
-        index = resample_index(intervals(x_bl, 0.2, 1.0), 5, mode)
-        (grad_bl,) = torch.autograd.grad(index.distance_bkw.square().sum(), x_bl, create_graph=True)
-        grads.append(grad_bl)
-    assert torch.equal(grads[0], grads[1])
-    (second_bl,) = torch.autograd.grad(grads[0].sum(), x_bl)
-    assert bool(second_bl.isfinite().all())
-
-
 def test_static_form_compiles_whole_so_nothing_waits_for_the_device():
     """Reading a value on the host would break the graph, and `fullgraph` makes that an error."""
 
@@ -133,9 +115,9 @@ def test_static_form_compiles_whole_so_nothing_waits_for_the_device():
     for mode in ("nearest", "causal"):
         (value, point_bl), (expected, expected_bl) = compiled(x_bl, mask_bl, mode), loss(x_bl, mask_bl, mode)
         assert torch.equal(point_bl, expected_bl)
-        torch.testing.assert_close(value, expected)
+        assert torch.equal(value, expected)
         (grad_bl,) = torch.autograd.grad(value, x_bl)
-        torch.testing.assert_close(grad_bl, torch.autograd.grad(expected, x_bl)[0])
+        assert torch.equal(grad_bl, torch.autograd.grad(expected, x_bl)[0])
 
 
 @pytest.mark.gpu

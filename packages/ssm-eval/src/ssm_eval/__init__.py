@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssm_eval.compare import Comparison, compare_runs, seeds_line
-    from ssm_eval.evaluate import Evaluation, evaluate, evaluate_run
+    from ssm_eval.evaluation import Evaluation, evaluate, evaluate_run
     from ssm_eval.metrics import make_metrics
     from ssm_eval.plots import learning_curve, predictions
     from ssm_eval.published import published_for, published_rows
@@ -31,10 +31,11 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "compare",
-    "Evaluation": "evaluate",
+    "Evaluation": "evaluation",
     "Summary": "stats",
     "compare_runs": "compare",
-    "evaluate_run": "evaluate",
+    "evaluate": "evaluation",
+    "evaluate_run": "evaluation",
     "learning_curve": "plots",
     "make_metrics": "metrics",
     "predictions": "plots",
@@ -46,8 +47,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "evaluate":  # the module: it is callable, see its last lines
-        return importlib.import_module("ssm_eval.evaluate")
     if name in _HOMES:
         return getattr(importlib.import_module(f"ssm_eval.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'ssm_eval' has no attribute '{name}'")

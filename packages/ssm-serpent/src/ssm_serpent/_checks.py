@@ -1,5 +1,7 @@
 """Checks on tensor contents that neither wait for a GPU nor break a compiled graph."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 

@@ -4,6 +4,8 @@ Every index is piecewise constant in the intervals, so these distances are the o
 them: d_{k,j} = S_{s_k + j} - k moves one to one with each interval up to token s_k + j.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch

@@ -5,6 +5,8 @@ Tokens are counted from 0, as the rows of a tensor are. Points keep the paper's 
 k; it is stored in row k - 1.
 """
 
+from __future__ import annotations
+
 from typing import Literal, NamedTuple
 
 import torch

@@ -6,6 +6,8 @@ point k sits at time k. Times are integers, 2^20 ticks to the unit, for two reas
 sequence, its chunks and a token-by-token loop give the same times bit for bit.
 """
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 

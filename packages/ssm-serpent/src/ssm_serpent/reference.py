@@ -3,6 +3,8 @@
 Slow (every token is compared with every point) and complete in itself; the fast maps are tested for equality with it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Literal, NamedTuple

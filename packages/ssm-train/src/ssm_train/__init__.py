@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssm_train.errors import TrainingFailed
-    from ssm_train.training import describe, fit, resume
     from ssm_train.seeds import fit_seeds
+    from ssm_train.training import describe, fit, resume
 
 __all__ = ["TrainingFailed", "describe", "fit", "fit_seeds", "resume"]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ssm_eval.evaluate import evaluate
-from ssm_eval.plots import learning_curve, predictions
-from ssm_eval.published import published_for
-
 from ssm_core.protocols import Task
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder, read_json, write_json
 from ssm_core.run.load import load_weights
+from ssm_eval.evaluation import evaluate
+from ssm_eval.plots import learning_curve, predictions
+from ssm_eval.published import published_for
 from ssm_train.display import Display, figures
 from ssm_train.loop import Trainer
 from ssm_train.record import Recorder

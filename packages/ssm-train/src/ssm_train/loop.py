@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from ssm_eval.evaluate import evaluate
 from torch import Tensor, nn
 
 from ssm_core.protocols import Batch, Task
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder
+from ssm_eval.evaluation import evaluate
 from ssm_train import checkpoint as checkpoints
 from ssm_train import rng
 from ssm_train.batches import BatchPlan

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from ssm_eval.stats import summarise
 
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder
+from ssm_eval.stats import summarise
 from ssm_train.display import Display, figures
 from ssm_train.errors import TrainingFailed
 

@@ -42,7 +42,7 @@ def prepare(task: TaskArgument, sets: options.Knob = None, quiet: options.Quiet 
 def info(task: TaskArgument, sets: options.Knob = None, as_json: options.Json = False) -> None:
     """Print size, origin, shapes and hashes of every split; makes the data if need be."""
     with console.results_only():
-        from ssm_data import info as describe
+        from ssm_data.info import info as describe
 
         about = describe(task, **knobs("task", sets))
     if as_json:

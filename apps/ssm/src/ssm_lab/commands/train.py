@@ -116,8 +116,8 @@ def _fit(
 
 
 def _resume(run: Path, flags: assemble.Flags, quiet: bool) -> Path:
-    from ssm_train.training import CHANGEABLE
     from ssm_train import resume as go_on
+    from ssm_train.training import CHANGEABLE
 
     return go_on(run, resume.changes(run, flags, CHANGEABLE), quiet=quiet)
 

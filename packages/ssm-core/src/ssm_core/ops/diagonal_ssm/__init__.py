@@ -70,8 +70,9 @@ def diagonal_ssm(
 
 def _run(u, dt, A, B, C, D, initial_state, method: str, cu_seqlens, backend: str) -> tuple[Tensor, Tensor]:
     """The model on checked inputs, in one precision."""
-    dtype = compute_dtype(u, dt, A, B, C, D, initial_state)
-    real, wide = dtype.to_real(), dtype.to_complex()
+    real, wide = torch.float32, torch.complex64
+    if compute_dtype(u, dt, A, B, C, D, initial_state) in (torch.float64, torch.complex128):
+        real, wide = torch.float64, torch.complex128
     u, dt, D = u.to(real), dt.to(real), None if D is None else D.to(real)
     A, B, C = A.to(wide), B.to(wide), C.to(wide)
     x = None if initial_state is None else initial_state.to(wide)

@@ -3,7 +3,9 @@
 Nothing of the discretisation is kept for backward; it is computed again there. The formulas are those of `on_numba`.
 """
 
+import torch
 from torch import Tensor
+from torch import conj_physical as conj
 
 from ssm_core.discretize import discretize, phi_1_slope
 from ssm_core.ops.linear_scan import on_torch as scan
@@ -33,13 +35,13 @@ def backward(
     grad_a_bar, lam, grad_initial = scan.backward(
         a_bar, x, initial_state, cu_seqlens, grad_x, grad_state, reverse=False
     )
-    grad_gain = lam * bu.conj()
+    grad_gain = lam * conj(bu)
     if method == "bilinear":
         e = (1.0 - 0.5 * dt * A).reciprocal().square()
         v = 0.5 * dt.square() * e
     else:
         e = a_bar
         v = dt.square() * phi_1_slope(dt * A)
-    grad_dt = (e.conj() * (A.conj() * grad_a_bar + grad_gain)).real
-    grad_A = ((dt * e).conj() * grad_a_bar + v.conj() * grad_gain).sum((0, 1))
-    return grad_dt.contiguous(), grad_A, gain.conj() * lam, grad_initial
+    grad_dt = torch.real(conj(e) * (conj(A) * grad_a_bar + grad_gain)).contiguous()
+    grad_A = (dt * conj(e) * grad_a_bar + conj(v) * grad_gain).sum((0, 1))
+    return grad_dt, grad_A, conj(gain) * lam, grad_initial

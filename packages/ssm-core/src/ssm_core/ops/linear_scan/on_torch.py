@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from ssm_core.ops._packing import add_at_last, after, at_first, at_last, before, resets
+from ssm_core.ops._packing import add_at_last, after, at_first, at_last, before, over, resets
 
 # Elements in a step from which the plain loop is bound by memory rather than by calls.
 _LARGE_STEP = 4096
@@ -40,15 +40,16 @@ def backward(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of a (as a), b (B,L,*F) and the initial state: lambda_t = g_t + conj(a_{t+1}) lambda_{t+1}."""
+    # conj_physical, not conj: below torch's dispatch of conjugate views, as an operator is, such views are misread.
     invariant = a.ndim == h.ndim - 2
     g = add_at_last(grad_h, grad_state, cu_seqlens, reverse)
     a_next = a if invariant else after(a, cu_seqlens, reverse)
     lam, _ = forward(torch.conj_physical(a_next), g, None, cu_seqlens, not reverse)
-    grad_a = lam * before(h, initial_state, cu_seqlens, reverse).conj()
+    grad_a = lam * torch.conj_physical(before(h, initial_state, cu_seqlens, reverse))
     a_first = a if invariant else at_first(a, cu_seqlens, reverse)
-    grad_initial = a_first.conj() * at_first(lam, cu_seqlens, reverse)
+    grad_initial = torch.conj_physical(a_first) * at_first(lam, cu_seqlens, reverse)
     if cu_seqlens is not None:
-        empty = (cu_seqlens[1:] == cu_seqlens[:-1]).reshape((-1,) + (1,) * (grad_state.ndim - 1))
+        empty = over(cu_seqlens[1:] == cu_seqlens[:-1], grad_state)
         grad_initial = torch.where(empty, grad_state, grad_initial)
     elif h.shape[1] == 0:
         grad_initial = grad_state.clone()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -212,11 +210,3 @@ def _suffix(overrides: Mapping[str, Any]) -> str:
     if not overrides:
         return ""
     return "-" + hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:6]
-
-
-class _Callable(ModuleType):
-    __call__ = staticmethod(evaluate)
-
-
-# `ssm_eval.evaluate` is this module as soon as anyone imports it, and the function of that name to everyone else.
-sys.modules[__name__].__class__ = _Callable
