@@ -60,7 +60,8 @@ def index_of(ticks: list[int], window: int, mode: str, device: str) -> tuple[lis
     return spans.times_bl[0].tolist(), Index(*(field.cpu() for field in index))
 
 
-def bounds_ceil(kappa: float) -> int:
+def longest_gap(kappa: float) -> int:
+    """Tokens from one event to the next, at most: ceil(1 / kappa)."""
     return math.ceil(1 / Fraction(kappa))
 
 
@@ -156,8 +157,8 @@ def test_3_at_most_one_event_a_token_and_gaps_are_bounded(device, case):
     floors = [0, *(time // TICKS for time in times)]
     assert {b - a for a, b in pairwise(floors)} <= {0, 1}
     events = index.event_bk[0].tolist()
-    assert all(1 <= b - a <= bounds_ceil(kappa) for a, b in pairwise(events))
-    assert not events or events[0] + 1 <= bounds_ceil(kappa)
+    assert all(1 <= b - a <= longest_gap(kappa) for a, b in pairwise(events))
+    assert not events or events[0] + 1 <= longest_gap(kappa)
 
 
 # --- decompression map -----------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ def test_6_map_is_monotone_and_onto_and_no_point_serves_too_many(device, mode, c
     assert points == sorted(points)
     assert set(points) - {0} == set(range(1, count + 1))
     served = [points.count(k) for k in range(1, count + 1)]
-    assert all(n <= bounds_ceil(kappa) for n in served[1:-1])
+    assert all(n <= longest_gap(kappa) for n in served[1:-1])
     if mode == "nearest" and count > 1:
         assert served[0] <= math.floor(Fraction(3, 2) / Fraction(kappa))
 
@@ -242,7 +243,7 @@ def test_9_a_point_reads_the_token_that_reads_it_back(device, mode, ticks):
 @given(case=compressed_rows(), extra=st.integers(0, 2))
 def test_11_nearest_windows_cover(device, case, extra):
     kappa, ticks = case
-    times, index = index_of(ticks, bounds_ceil(kappa) + 1 + extra, "nearest", device)
+    times, index = index_of(ticks, longest_gap(kappa) + 1 + extra, "nearest", device)
     covered = {token for block in windows_of(index) for token in block}
     assert covered >= {l for l, time in enumerate(times) if time >= TICKS // 2}
     _, index = index_of(ticks, math.ceil(2 / Fraction(kappa)) + extra, "nearest", device)
@@ -253,7 +254,7 @@ def test_11_nearest_windows_cover(device, case, extra):
 @given(case=compressed_rows(), extra=st.integers(0, 2))
 def test_11_trailing_windows_cover_up_to_the_last_event(device, case, extra):
     kappa, ticks = case
-    _, index = index_of(ticks, bounds_ceil(kappa) + extra, "causal", device)
+    _, index = index_of(ticks, longest_gap(kappa) + extra, "causal", device)
     covered = {token for block in windows_of(index) for token in block}
     last = int(index.event_bk[0, -1]) + 1 if int(index.count_b) else 0
     assert covered == set(range(last))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ssm_core.run.config import RunConfig
-from ssm_eval.published import published_for, published_rows
+from ssm_eval.published import nearest_published, published_for, published_rows
 
 pytestmark = pytest.mark.usefixtures("plugins")
 
@@ -33,6 +33,20 @@ def test_model_and_settings_have_to_agree(run, model):
 def test_a_figure_of_another_metric_is_not_taken():
     assert published_for(config(), "accuracy") is None
     assert published_for(config(), "mse").model == "Net"
+
+
+@pytest.mark.parametrize(
+    ("run", "model"),
+    [
+        (lambda: config(addons=["toygate"]), "Net with gate"),
+        (lambda: config(addons=["toygate"], length=6), "Net without toygate"),
+        (lambda: config(addons=["toygate"], scale=2.0, length=6), None),
+        (lambda: config(scale=2.0), None),
+    ],
+)
+def test_without_a_figure_of_its_own_the_bare_backbone_serves(run, model):
+    found = nearest_published(run())
+    assert (found and found.model) == model
 
 
 def test_rows_are_all_of_the_task():

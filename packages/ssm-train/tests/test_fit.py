@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import toy_runs
 from safetensors.torch import load_file
 from toy_runs import Toy, module, settings
 
@@ -21,9 +24,31 @@ from ssm_train import TrainingFailed, fit, resume
 SCRIPT = str(Path(__file__).with_name("toy_runs.py"))
 
 
-def start(out, order):
-    command = [sys.executable, SCRIPT, str(out), json.dumps(order)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture(scope="module")
+def start():
+    """Start a run in a process of its own, forked from one that has paid for the imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toy_runs", "ssm_train.training"])
+
+    def begin(out, **wanted):
+        process = context.Process(target=toy_runs.order, args=(str(out), wanted))
+        process.start()
+        return process
+
+    return begin
+
+
+@pytest.fixture(scope="module")
+def train(start):
+    """Run to the end and return the run folder."""
+
+    def begin(out, **wanted):
+        process = start(out, **wanted)
+        process.join(120)
+        assert process.exitcode == 0
+        return Path(json.loads((out / "answer.json").read_text())["run"])
+
+    return begin
 
 
 def weights(run, which="latest"):
@@ -42,13 +67,6 @@ def losses(run):
     }
 
 
-def train(out, order):
-    process = start(out, order)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return Path(output.strip())
-
-
 def wait_for_step(out, step):
     """Return the one run folder under ``out`` once it has recorded a step."""
     deadline = time.monotonic() + 90
@@ -61,9 +79,9 @@ def wait_for_step(out, step):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, train):
     """A run of 40 steps that nothing disturbed."""
-    return train(tmp_path_factory.mktemp("whole"), {"train": {"epochs": 4}})
+    return train(tmp_path_factory.mktemp("whole"), train={"epochs": 4})
 
 
 def test_run_folder_is_complete(whole):
@@ -99,31 +117,30 @@ def test_own_module_in_process_and_loss_is_repeatable(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_and_resume_is_bit_for_bit(tmp_path, whole, number):
-    process = start(tmp_path, {"train": {"epochs": 4}})
+def test_signal_saves_and_resume_is_bit_for_bit(tmp_path, start, train, whole, number):
+    process = start(tmp_path, train={"epochs": 4})
     run = wait_for_step(tmp_path, 5)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    if process.returncode == 0:
-        pytest.fail("the run was over before the signal came")
-    assert process.returncode == 1, errors
-    assert signal.Signals(number).name in output
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 1, "the run was over before the signal came"
+    assert signal.Signals(number).name in json.loads((tmp_path / "answer.json").read_text())["failure"]
     status = RunFolder(run).status()
     assert status["state"] == "failed"
     assert f"after step {status['step']}" in status["reason"]
     assert json.loads((run / "latest.json").read_text())["step"] == status["step"]
-    train(tmp_path, {"resume": str(run)})
+    train(tmp_path, resume=str(run))
     assert RunFolder(run).status()["state"] == "finished"
     assert same(weights(run), weights(whole))
     assert losses(run) == losses(whole)
 
 
-def test_killed_then_resumed_is_bit_for_bit(tmp_path, whole):
-    process = start(tmp_path, {"train": {"epochs": 4, "checkpoint_every": 3}})
+def test_killed_then_resumed_is_bit_for_bit(tmp_path, start, train, whole):
+    process = start(tmp_path, train={"epochs": 4, "checkpoint_every": 3})
     run = wait_for_step(tmp_path, 6)
     process.kill()
-    process.communicate(timeout=60)
-    train(tmp_path, {"resume": str(run)})
+    process.join(60)
+    assert RunFolder(run).status()["state"] == "running"
+    train(tmp_path, resume=str(run))
     assert same(weights(run), weights(whole))
     assert losses(run) == losses(whole)
 
@@ -210,7 +227,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
         f"import sys; sys.path.insert(0, {str(Path(SCRIPT).parent)!r})\n"
         "import torch, toy_runs\n"
         "toy_runs.module = lambda: torch.nn.Linear(3, 1)\n"
-        "toy_runs.main()\n"
+        "toy_runs.order(sys.argv[1], {'train': {'epochs': 2}})\n"
     )
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     launch += [

@@ -1,4 +1,4 @@
-"""A task of milliseconds, and a command that trains on it: ``python toy_runs.py OUT JSON`` (or a run to resume)."""
+"""A task of milliseconds, and a process that trains on it: ``python toy_runs.py OUT ORDER``."""
 
 from __future__ import annotations
 
@@ -73,24 +73,23 @@ def settings(**train) -> dict:
     }
 
 
-def main() -> None:
+def order(out: str, wanted: dict) -> None:
+    """Train or resume as a process of its own; write the run's path, or why it failed, to ``OUT/answer.json``."""
     from ssm_train import TrainingFailed, fit, resume
 
-    order = json.loads(sys.argv[2])
+    torch.set_num_threads(1)
     try:
-        if "resume" in order:
-            run = resume(order["resume"], order.get("changes"), task=Toy(), model=module(), quiet=True)
+        if "resume" in wanted:
+            run = resume(wanted["resume"], task=Toy(), model=module(), quiet=True)
         else:
             torch.manual_seed(7)
-            run = fit(
-                settings(**order["train"]), Toy(order.get("rows", 40)), module(), out=sys.argv[1], quiet=True
-            )
+            run = fit(settings(**wanted["train"]), Toy(), module(), out=out, quiet=True)
+        answer = {"run": str(run)}
     except TrainingFailed as failure:
-        sys.stdout.write(f"{failure}\n")
-        sys.exit(1)
-    sys.stdout.write(f"{run}\n")
+        answer = {"failure": str(failure)}
+    Path(out, "answer.json").write_text(json.dumps(answer))
+    sys.exit("failure" in answer)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    main()
+    order(sys.argv[1], json.loads(sys.argv[2]))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ssm_eval.evaluation import Evaluation, evaluate, evaluate_run
     from ssm_eval.metrics import make_metrics
     from ssm_eval.plots import learning_curve, predictions
-    from ssm_eval.published import published_for, published_rows
+    from ssm_eval.published import nearest_published, published_for, published_rows
     from ssm_eval.stats import Summary, summarise
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "evaluate_run",
     "learning_curve",
     "make_metrics",
+    "nearest_published",
     "predictions",
     "published_for",
     "published_rows",
@@ -38,6 +39,7 @@ _HOMES = {
     "evaluate_run": "evaluation",
     "learning_curve": "plots",
     "make_metrics": "metrics",
+    "nearest_published": "published",
     "predictions": "plots",
     "published_for": "published",
     "published_rows": "published",

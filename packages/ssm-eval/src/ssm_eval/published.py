@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 from ssm_core.plugin import registry
@@ -31,6 +32,24 @@ def published_for(config: RunConfig, metric: str | None = None) -> Published | N
         if same_model and metric in (None, row.metric) and _holds(row, config.task):
             return row
     return None
+
+
+def nearest_published(config: RunConfig, metric: str | None = None) -> Published | None:
+    """Return the figure to print beside a run: its own, else that of the same backbone without its add-ons.
+
+    Args:
+        config: The run.
+        metric: Only figures of this metric; None takes any.
+
+    Returns:
+        The figure, None if there is neither; ``model`` says so where it is without the add-ons.
+    """
+    own = published_for(config, metric)
+    plain = None if own is not None else published_for(replace(config, addons=()), metric)
+    if plain is None:
+        return own
+    addons = " and ".join(choice.short for choice in config.addons)
+    return replace(plain, model=f"{plain.model} without {addons}")
 
 
 def published_rows(config: RunConfig) -> tuple[Published, ...]:

@@ -8,7 +8,7 @@ from ssm_core.run.folder import RunFolder, read_json, write_json
 from ssm_core.run.load import load_weights
 from ssm_eval.evaluation import evaluate
 from ssm_eval.plots import learning_curve, predictions
-from ssm_eval.published import published_for
+from ssm_eval.published import nearest_published
 from ssm_train.display import Display, figures
 from ssm_train.loop import Trainer
 from ssm_train.record import Recorder
@@ -18,6 +18,7 @@ def finish(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, disp
     """Test the best checkpoint, write metrics and pictures, and say where they are."""
     if "test" not in trainer.splits:
         return
+    trainer.accelerator.wait_for_everyone()  # the first process may still be writing the last checkpoint
     load_weights(trainer.bare, run.checkpoint("best") / "model.safetensors")
     result = evaluate(
         trainer.bare,
@@ -46,11 +47,11 @@ def finish(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, disp
     display.say(
         f"test {figures(result.metrics)}, at the best validation epoch {trainer.plan.epoch(best['step'] - 1) + 1}"
     )
-    published = published_for(config) if config.task else None
+    published = nearest_published(config)
     if published is not None:
         spread = f" (std {published.std:.2g})" if published.std is not None else ""
         display.say(
-            f"published {published.model}: {published.metric} {published.value:.4g}{spread}, {published.source}"
+            f"published {published.model}: {published.metric} {published.value:.4g}{spread}; {published.source}"
         )
     display.say(f"learning curve: {learning_curve(run)}")
     panels = task.plots(*result.first)

@@ -125,14 +125,15 @@ def _resume(run: Path, flags: assemble.Flags, quiet: bool) -> Path:
 def _finish(job: Callable[[], Sequence[Path]]) -> None:
     """Do the work and print the run folders, that of a run which stopped early included."""
     from ssm_train import TrainingFailed
+    from ssm_train.device import is_main
 
     try:
         with console.results_only():
             runs = job()
     except TrainingFailed as error:
         console.fail(str(error))
-        if (error.run / "config.json").is_file():
+        if is_main() and (error.run / "config.json").is_file():
             console.emit(str(error.run.absolute()))
         raise typer.Exit(1) from None
-    for run in runs:
+    for run in runs if is_main() else ():
         console.emit(str(run.absolute()))

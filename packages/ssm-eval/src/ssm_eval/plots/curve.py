@@ -14,7 +14,7 @@ from ssm_core.plugin.errors import UserError
 from ssm_core.plugin.spec import Published
 from ssm_core.run.folder import RunFolder, read_json
 from ssm_eval.plots import style
-from ssm_eval.published import published_for
+from ssm_eval.published import nearest_published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ class History:
         metric: The metric that selects the best checkpoint.
         best_step: Step of the best checkpoint, None without a validation split.
         title: Model, task and seed.
-        published: The figure of the literature for this run.
+        published: The figure of the literature to put beside this run.
     """
 
     rows: list[dict[str, Any]]
@@ -56,7 +56,7 @@ class History:
         config = run.config()
         task = config.task.short if config.task else "own task"
         title = f"{config.label()} on {task}, seed {config.seed}"
-        return cls(rows, _steps_per_epoch(rows), metric, best, title, published_for(config, metric))
+        return cls(rows, _steps_per_epoch(rows), metric, best, title, nearest_published(config, metric))
 
     def series(self, split: str, name: str) -> Points:
         """Return one recorded value over epochs."""

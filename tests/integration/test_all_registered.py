@@ -1,0 +1,169 @@
+"""Registering is all it takes to be tested: every backbone with every add-on, and every task, as they are found."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ssm_core import build_model
+from ssm_core.params import gather_hints, groups
+from ssm_core.plugin import registry
+from ssm_core.plugin.errors import ConfigError, PluginError
+from ssm_core.testing import TaskSuite
+
+WIDTH = 16
+
+
+def described(kind: str) -> dict[str, Any]:
+    """Return long name -> spec of every plugin that can be described; a broken one is its owner's to mend."""
+    specs = {}
+    for entry in registry.found(kind):
+        try:
+            specs[entry.long_name] = registry.describe(kind, entry.long_name)[1]
+        except PluginError:
+            continue
+    return specs
+
+
+def combinations() -> list[Any]:
+    """Return every (backbone, add-on or none, causal) that the backbone claims."""
+    found = []
+    for backbone, spec in described("backbone").items():
+        for causal in (True, False):
+            if spec.capabilities.causal if causal else spec.capabilities.bidirectional:
+                found += [(backbone, addon, causal) for addon in ("", *described("addon"))]
+    names = [f"{b}+{a or 'none'}-{'causal' if c else 'bidirectional'}" for b, a, c in found]
+    return [pytest.param(*each, id=name) for each, name in zip(found, names, strict=True)]
+
+
+def build(backbone: str, addon: str, causal: bool, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    addons = [addon] if addon else []
+    try:
+        return build_model(
+            backbone, addons, d_input=3, d_output=2, d_model=WIDTH, n_layers=2, causal=causal, max_length=32
+        )
+    except ConfigError as error:
+        pytest.skip(f"refused at build: {error}")
+
+
+def sample(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return an input (3, 21, 3), with gaps where the model takes them."""
+    g = torch.Generator().manual_seed(0)
+    gaps = {"dt_bl": 0.3 + 2 * torch.rand(3, 21, generator=g)} if model.stack.takes_dt else {}
+    return torch.randn(3, 21, 3, generator=g), gaps
+
+
+every_combination = pytest.mark.parametrize(("backbone", "addon", "causal"), combinations())
+
+
+@every_combination
+def test_it_learns(backbone: str, addon: str, causal: bool) -> None:
+    """Five optimiser steps, with the groups that its hints ask for, on a regression of a running mean."""
+    model = build(backbone, addon, causal)
+    x, gaps = sample(model)
+    target = (x.cumsum(1) / torch.arange(1, 22)[:, None])[..., :2]
+    optimiser = torch.optim.AdamW(
+        [
+            {
+                "params": [model.get_parameter(name) for name in group.names],
+                "lr": group.lr,
+                "weight_decay": group.weight_decay,
+            }
+            for group in groups(model, lr=1e-2, weight_decay=1e-2)
+        ]
+    )
+    losses = []
+    for _ in range(6):
+        loss = (model(x, **gaps)[0] - target).square().mean()
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+        optimiser.step()
+    assert losses[-1] < losses[0], losses
+
+
+@every_combination
+def test_it_is_what_it_claims(backbone: str, addon: str, causal: bool) -> None:
+    """Causal models owe nothing to the future; streaming ones step as they run in parallel; padding is inert."""
+    model = build(backbone, addon, causal).eval()
+    x, gaps = sample(model)
+    x.requires_grad_()
+    y, _ = model(x, **gaps)
+    gradient = torch.autograd.grad(y[1, 10].square().sum(), x)[0].abs().amax(-1)
+    assert not gradient[[0, 2]].any(), "rows are independent"
+    assert gradient[1, 0] > 0, "the past has no effect"
+    after = gradient[1, 11:].max().item()
+    assert after <= 1e-6 if model.stack.causal else after > 0
+    if model.stack.streaming:
+        state, stepped = model.init_state(3), []
+        for time in range(21):
+            dt = {"dt_b": gaps["dt_bl"][:, time]} if gaps else {}
+            out, state = model.step(x[:, time], **dt, state=state)
+            stepped.append(out)
+        torch.testing.assert_close(torch.stack(stepped, 1), y, rtol=1e-3, atol=1e-4)
+    mask = torch.arange(21) < torch.tensor([[21], [13], [0]])
+    padded = x.detach().masked_fill(~mask[..., None], 9.0)
+    dt = {"dt_bl": gaps["dt_bl"].masked_fill(~mask, 9.0)} if gaps else {}
+    alone = {name: value[1:2, :13] for name, value in gaps.items()}
+    torch.testing.assert_close(
+        model(padded, mask_bl=mask, **dt)[0][1:2, :13], model(x[1:2, :13], **alone)[0], rtol=1e-3, atol=1e-4
+    )
+
+
+@every_combination
+def test_it_is_copied_saved_and_built_without_memory(
+    backbone: str, addon: str, causal: bool, tmp_path: Path
+) -> None:
+    """A copy, a reload into another seed's model, and a load into one built on the meta device compute alike."""
+    model = build(backbone, addon, causal).eval()
+    x, gaps = sample(model)
+    expected, _ = model(x, **gaps)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    weights = load_file(tmp_path / "model.safetensors")
+    other = build(backbone, addon, causal, seed=1).eval()
+    other.load_state_dict(weights)
+    with torch.device("meta"):
+        empty = build(backbone, addon, causal)
+    empty.to_empty(device="cpu").load_state_dict(weights)
+    for twin in (copy.deepcopy(model), other, empty.eval()):
+        assert torch.equal(twin(x, **gaps)[0], expected)
+        assert gather_hints(twin) == gather_hints(model)
+
+
+@pytest.mark.parametrize("backbone", described("backbone"))
+def test_it_compiles(backbone: str) -> None:
+    """In one graph, values and gradients as in eager execution."""
+    causal = described("backbone")[backbone].capabilities.causal
+    model = build(backbone, "", causal).eval()
+    x, gaps = sample(model)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    found = []
+    for each in (compiled, model):
+        y, _ = each(x, **gaps)
+        found.append([y, *torch.autograd.grad(y.square().sum(), list(model.parameters()))])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(autouse=True)
+def data_of_this_session(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep made data out of the user's cache; the workers of one session share it."""
+    monkeypatch.setenv("SSM_DATA_DIR", str(tmp_path_factory.getbasetemp().parent / "ssm-data"))
+
+
+def small(spec: Any) -> dict[str, int]:
+    """Return the knobs that make a task's data small: by convention, ``n_<split>`` is a split's number of rows."""
+    sizes = {"n_train": 5, "n_validation": 3, "n_test": 3}
+    return {f.name: sizes[f.name] for f in dataclasses.fields(spec.config) if f.name in sizes}
+
+
+for _name, _spec in described("task").items():
+    _class = f"TestTask_{_spec.name}"
+    globals()[_class] = type(_class, (TaskSuite,), {"task": _name, "config": small(_spec)})
