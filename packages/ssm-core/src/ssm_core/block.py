@@ -48,9 +48,7 @@ class ChannelMix(nn.Module):
         g = self.dropout(F.gelu(y))
         if self.gate is None:
             return g
-        value = {"half_glu1": g, "half_glu2": y}.get(self.activation)
-        if self.value is not None:
-            value = self.value(g)
+        value = self.value(g) if self.value is not None else y if self.activation == "half_glu2" else g
         return self.dropout(value * torch.sigmoid(self.gate(g)))
 
 

@@ -201,7 +201,11 @@ def build_model(
         ConfigError: For unknown knobs, wrong values or combinations that cannot work.
         PluginError: For unknown or broken plugins.
     """
-    if (d_input is None) == (vocab is None):
+    if d_input is not None and vocab is None:
+        encoder: nn.Module = nn.Linear(d_input, d_model)
+    elif vocab is not None and d_input is None:
+        encoder = nn.Embedding(vocab, d_model)
+    else:
         raise ConfigError("give either d_input (float inputs) or vocab (token ids)")
     knobs = {"d_model": d_model, "n_layers": n_layers, "causal": causal, **(model_config or {})}
     model = check(ModelConfig, knobs, "model_config", "the model")
@@ -213,7 +217,6 @@ def build_model(
         Choice.of("addon", name, values, f"addon_configs[{i}]")
         for i, (name, values) in enumerate(zip(addons, configs, strict=True))
     ]
-    encoder = nn.Linear(d_input, d_model) if vocab is None else nn.Embedding(vocab, d_model)
     stack = build_stack(main, extra, model, Needs(), max_length)
     decoder = nn.Identity() if d_output is None else nn.Linear(d_model, d_output)
     return Model(encoder, stack, decoder)

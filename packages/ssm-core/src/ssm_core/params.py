@@ -6,7 +6,7 @@ and by ``load_state_dict(assign=True)``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -27,7 +27,7 @@ def gather_hints(model: nn.Module) -> dict[str, Hint]:
     hints: dict[str, Hint] = {}
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
-        given: Mapping[str, Hint] = module.param_hints() if hasattr(module, "param_hints") else {}
+        given = _hints_of(module)
         for name in given:
             if name not in own:
                 raise KeyError(
@@ -38,6 +38,11 @@ def gather_hints(model: nn.Module) -> dict[str, Hint]:
             default = Hint(weight_decay=0.0) if plain else Hint()
             hints.setdefault(f"{path}.{name}" if path else name, given.get(name, default))
     return hints
+
+
+def _hints_of(module: nn.Module) -> Mapping[str, Hint]:
+    give: Callable[[], Mapping[str, Hint]] | None = getattr(module, "param_hints", None)
+    return {} if give is None else give()
 
 
 @dataclass(frozen=True)

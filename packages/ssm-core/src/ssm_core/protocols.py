@@ -21,19 +21,31 @@ Side: TypeAlias = Mapping[str, Tensor]
 
 
 class Mixer(Protocol):
-    """Mixes a sequence along time. Every mixer is also an :class:`torch.nn.Module`.
+    """Mixes a sequence along time. Every mixer is also an :class:`torch.nn.Module`."""
 
-    Attributes:
-        d_model: Width of its input and output.
-        causal: Outputs depend on the present and the past only.
-        streaming: :meth:`step` is available and equals :meth:`forward`.
-        takes_dt: Honours ``dt_bl``.
-    """
+    @property
+    def d_model(self) -> int:
+        """Width of its input and output."""
+        ...
 
-    d_model: int
-    causal: bool
-    streaming: bool
-    takes_dt: bool
+    @property
+    def causal(self) -> bool:
+        """Outputs depend on the present and the past only."""
+        ...
+
+    @property
+    def streaming(self) -> bool:
+        """:meth:`step` is available and equals :meth:`forward`."""
+        ...
+
+    @property
+    def takes_dt(self) -> bool:
+        """Honours ``dt_bl``."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State]:
+        """Run :meth:`forward` the way modules are called."""
+        ...
 
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,30 +23,34 @@ class Stack(nn.Module):
 
     def __init__(self, blocks: Sequence[Block], d_model: int, final_norm: str = "none") -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)  # type: ignore[arg-type]
+        self.blocks = nn.ModuleList(cast("Sequence[nn.Module]", blocks))
         self.final_norm = make_norm(final_norm, d_model)
         self.d_model = d_model
+
+    def each(self) -> list[Block]:
+        """Return the blocks, typed as what they are."""
+        return cast("list[Block]", list(self.blocks))
 
     @property
     def causal(self) -> bool:
         """Whether every block looks back only."""
-        return all(block.causal for block in self.blocks)
+        return all(block.causal for block in self.each())
 
     @property
     def streaming(self) -> bool:
         """Whether every block offers :meth:`step`."""
-        return all(block.streaming for block in self.blocks)
+        return all(block.streaming for block in self.each())
 
     @property
     def takes_dt(self) -> bool:
         """Whether every block honours gaps."""
-        return all(block.takes_dt for block in self.blocks)
+        return all(block.takes_dt for block in self.each())
 
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:
         """Return the blocks' initial states."""
-        return tuple(block.init_state(batch_size, device=device, dtype=dtype) for block in self.blocks)
+        return tuple(block.init_state(batch_size, device=device, dtype=dtype) for block in self.each())
 
     def forward(
         self,
@@ -59,7 +64,7 @@ class Stack(nn.Module):
         """Map (B, L, D) to features (B, L, D) and the blocks' states."""
         states = [None] * len(self.blocks) if state is None else state
         after = []
-        for block, before in zip(self.blocks, states, strict=True):
+        for block, before in zip(self.each(), states, strict=True):
             x_bld, new = block(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl, state=before)
             after.append(new)
         return self.final_norm(x_bld), tuple(after)
@@ -67,7 +72,7 @@ class Stack(nn.Module):
     def step(self, x_bd: Tensor, *, dt_b: Tensor | None = None, state: State) -> tuple[Tensor, State]:
         """Map one element (B, D) to its features."""
         after = []
-        for block, before in zip(self.blocks, state, strict=True):
+        for block, before in zip(self.each(), state, strict=True):
             x_bd, new = block.step(x_bd, dt_b=dt_b, state=before)
             after.append(new)
         return self.final_norm(x_bd), tuple(after)

@@ -52,8 +52,8 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(tree, dict):
         for key, value in tree.items():
             yield from _leaves(value, f"{path}.{key}".strip("."))
-    elif isinstance(tree, tuple) and hasattr(tree, "_asdict"):
-        yield from _leaves(tree._asdict(), path)
+    elif isinstance(tree, tuple) and (fields := getattr(tree, "_fields", None)):
+        yield from _leaves(dict(zip(fields, tree, strict=True)), path)
     elif isinstance(tree, list | tuple):
         for index, value in enumerate(tree):
             yield from _leaves(value, f"{path}.{index}".strip("."))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -88,7 +88,7 @@ class Trainer:
         self.adamw.zero_grad()
         total, weight, last = self._backward(rows)
         # Sums over every slice and process, so that each element counts the same however the batch was cut.
-        total, weight = self.accelerator.reduce(torch.stack([total, weight]), "sum").unbind()
+        total, weight = self._sum(torch.stack([total, weight])).unbind()
         norm = self._finish_gradients(len(rows), weight)
         loss = float(total / weight)
         fp16 = self.config.train.precision == "fp16"  # its scaler skips overflowing steps by itself
@@ -108,6 +108,7 @@ class Trainer:
         slices = [mine[i::count] for i in range(count) if mine[i::count]]
         total = torch.zeros((), device=self.accelerator.device)
         weight = torch.zeros_like(total)
+        last: tuple[list[int], Batch, Any] = ([], Batch(total, total), None)
         for index, part in enumerate(slices):
             batch = self.task.collate([self.splits["train"][row] for row in part]).to(self.accelerator.device)
             wait = index + 1 < len(slices)
@@ -213,8 +214,11 @@ class Trainer:
         if self.accelerator.num_processes == 1:
             return bool(interrupt)
         # A signal may reach one process only; all have to leave the loop at the same step.
-        flag = torch.tensor(float(bool(interrupt)), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum"))
+        return bool(self._sum(torch.tensor(float(bool(interrupt)), device=self.accelerator.device)))
+
+    def _sum(self, value: Tensor) -> Tensor:
+        """Add a tensor up over the processes."""
+        return cast("Tensor", self.accelerator.reduce(value, "sum"))
 
     def _stop(self, signal: str, recorder: Recorder | None) -> None:
         """Save and leave, the run marked as one that can go on."""

@@ -154,10 +154,7 @@ def describe(config: RunConfig) -> str:
     """Return a text about the model a run would train: nesting, parameters, optimiser groups. Makes no data."""
     from rich.console import Console
 
-    task = registry.builder("task", config.task.name)[1](config.task.config) if config.task else None
-    if task is None:
-        raise ConfigError("the run names no task", "add --task NAME")
-    model = build_for_task(config, task)
+    model = build_for_task(config, _task_of(config))
     console = Console(width=100)
     with console.capture() as capture:
         console.print(summary(config, model))
@@ -174,11 +171,14 @@ def summary(config: RunConfig, model: nn.Module) -> str:
     return f"{config.label()} on {task}: {shape}, {parameter_count(model):,} parameters"
 
 
+def _task_of(config: RunConfig) -> Task:
+    if config.task is None:
+        raise ConfigError("the run names no task", "add --task NAME")
+    return registry.builder("task", config.task.name)[1](config.task.config)
+
+
 def _prepared(config: RunConfig, task: Task | None, display: Display) -> Task:
-    if task is None:
-        if config.task is None:
-            raise ConfigError("the run names no task", "add --task NAME")
-        task = registry.builder("task", config.task.name)[1](config.task.config)
+    task = _task_of(config) if task is None else task
     if task.needs.carry_state:
         raise ConfigError(
             "the task carries state from batch to batch, and this loop does not", "use a task with whole rows"
@@ -237,12 +237,13 @@ def _run(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, displa
 
 @contextlib.contextmanager
 def _deterministic(wanted: bool) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    options: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), options.fill_uninitialized_memory
     if wanted:
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time and changes no result
+        options.fill_uninitialized_memory = False  # costs time and changes no result
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        options.fill_uninitialized_memory = before[1]

@@ -54,7 +54,7 @@ def expm1(x, y):
     f = x - k * _LN2_HIGH - k * _LN2_LOW
     p = _E8 + f * (_E9 + f * (_E10 + f * (_E11 + f * (_E12 + f * _E13))))
     p = f + f * f * (_E2 + f * (_E3 + f * (_E4 + f * (_E5 + f * (_E6 + f * (_E7 + f * p))))))
-    power = _float((_bits(shifted) + 1023) << 52)  # 2^k
+    power = _float((_bits(shifted) + 1023) << 52)  # 2^k  # pyright: ignore[reportCallIssue]
     real = power * p + (power - 1.0)
 
     n = (y * _PER_TURN + _ROUND) - _ROUND

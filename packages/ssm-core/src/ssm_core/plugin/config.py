@@ -10,9 +10,9 @@ import dataclasses
 import inspect
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 from ssm_core.plugin.errors import ConfigError, did_you_mean
 
@@ -82,7 +82,7 @@ def field_docs(cls: type) -> dict[str, str]:
 def knobs(cls: type) -> list[dict[str, Any]]:
     """Return name, type, default and documentation of every field, as plain data."""
     docs = field_docs(cls)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for f in dataclasses.fields(cls):
         default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
         kind = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type))
@@ -104,9 +104,9 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item) for item in cast("Sequence[Any]", value)]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -161,8 +161,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(old, value) if both else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merge(cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value))
+        merged[key] = value
     return merged
 
 
@@ -173,9 +174,10 @@ def to_toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(to_toml(item) for item in value)}]"
+        return f"[{', '.join(to_toml(item) for item in cast('Sequence[Any]', value))}]"
     if isinstance(value, Mapping):
-        pairs = (f"{key} = {to_toml(item)}" for key, item in value.items() if item is not None)
+        items = cast("Mapping[str, Any]", value).items()
+        pairs = (f"{key} = {to_toml(item)}" for key, item in items if item is not None)
         return f"{{ {', '.join(pairs)} }}"
     if isinstance(value, str):
         # JSON's escapes are TOML's, but for surrogate pairs, and it leaves DEL alone.

@@ -109,7 +109,7 @@ def found(kind: str) -> tuple[Entry, ...]:
         for point in points:
             # An editable install beside a wheel declares the same thing twice: that is one plugin.
             key = (point.name, dist_name, point.value)
-            summary = dist.metadata.get("Summary") or ""
+            summary = str(dist.metadata["Summary"]) if "Summary" in dist.metadata else ""
             entries.setdefault(key, Entry(kind, point.name, dist_name, dist.version, point, summary))
     return tuple(sorted(entries.values(), key=lambda e: (e.name, e.dist)))
 

@@ -56,17 +56,18 @@ def cases(dtypes: Dtypes) -> st.SearchStrategy[Case]:
     )
 
 
-def sweep(share: float = 0.4, dtypes: Dtypes = BOTH) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def sweep(examples: int = 10, dtypes: Dtypes = BOTH) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorate a check ``(self, ..., case)`` to run over drawn cases.
 
     Args:
-        share: Part of the examples of the hypothesis profile in force; suites have many checks.
+        examples: Number of cases; profiles of hypothesis with more than its usual 100 examples draw more in proportion.
         dtypes: Precisions to draw from.
     """
-    examples = max(3, round(share * settings.default.max_examples))
+    profile = settings.default
+    drawn = max(examples, examples * profile.max_examples // 100) if profile else examples
     # Suites are made to be inherited: the same check running for several classes is no accident.
     unsurprising = [HealthCheck.differing_executors, HealthCheck.too_slow]
-    limits = settings(max_examples=examples, deadline=None, suppress_health_check=unsurprising)
+    limits = settings(max_examples=drawn, deadline=None, suppress_health_check=unsurprising)
     return lambda check: limits(given(case=cases(dtypes))(check))
 
 
@@ -88,8 +89,8 @@ class Inputs:
 
     def __getitem__(self, index: Any) -> Inputs:
         """Return some rows, or rows and times: ``inputs[2:3]``, ``inputs[:, 5:]``."""
-        picked = {name: None if value is None else value[index] for name, value in vars(self).items()}
-        return Inputs(**picked)
+        rest = (None if value is None else value[index] for value in (self.dt, self.mask, self.reset))
+        return Inputs(self.x[index], *rest)
 
     def padding(self) -> Tensor:
         """Return True at the masked elements that end a row (B, L)."""

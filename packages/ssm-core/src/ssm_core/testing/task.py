@@ -71,7 +71,9 @@ class TaskSuite:
             torch.manual_seed(0)
             causal, n = task.needs.causal, 2
             layers = [LayerInfo(index=i, n_layers=n, d_model=self.d_model, causal=causal) for i in range(n)]
-            blocks = [ResidualBlock(TinyMixer(self.d_model, causal=causal), layer) for layer in layers]
+            blocks: list[Any] = [
+                ResidualBlock(TinyMixer(self.d_model, causal=causal), layer) for layer in layers
+            ]
             encoder, head = task.encoder(self.d_model), task.head(self.d_model)
         return SequenceModel(encoder, Stack(blocks, self.d_model, "layer"), head, task).eval()
 
@@ -157,10 +159,9 @@ class TaskSuite:
         total, weight = self.loss_of(model, task.collate(rows))
         for batches in ([[row] for row in rows], [rows[::-1]], [rows[:1], rows[1:]]):
             losses = [self.loss_of(model, task.collate(batch)) for batch in batches if batch]
-            assert_close(sum(loss.total for loss in losses), total, self.tolerance, "loss of the same rows")  # type: ignore[arg-type]
-            assert_close(
-                sum(loss.weight for loss in losses), weight, self.tolerance, "weight of the same rows"
-            )  # type: ignore[arg-type]
+            sums = [torch.stack(column).sum() for column in zip(*losses, strict=True)]
+            for name, found, expected in zip(Loss._fields, sums, (total, weight), strict=True):
+                assert_close(found, expected, self.tolerance, f"{name} of the same rows")
 
     def test_padding_has_no_effect(self) -> None:
         """NaN in masked inputs and gaps does not reach the loss."""

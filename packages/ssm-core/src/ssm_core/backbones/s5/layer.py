@@ -121,19 +121,18 @@ class S5(nn.Module):
             )
         check_shapes(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl)
         with torch.autocast(x_bld.device.type, enabled=False):
-            u, u_reverse = (_valid(x, mask_bl, self.B.dtype) for x in (x_bld, x_reverse_bld))
+            u = self._valid(x_bld, mask_bl)
             if not self.causal:
-                return self._both_ways(u, u if u_reverse is None else u_reverse, dt_bl, mask_bl, reset_bl).to(
-                    x_bld
-                ), ()
-            state = self.init_state(len(u), device=u.device, dtype=u.dtype) if state is None else state
+                u_reverse = u if x_reverse_bld is None else self._valid(x_reverse_bld, mask_bl)
+                return self._both_ways(u, u_reverse, dt_bl, mask_bl, reset_bl).to(x_bld), ()
+            before: dict[str, Tensor] = state or self.init_state(len(u), device=u.device, dtype=u.dtype)
             gaps, after = None, {}
-            if dt_bl is not None or mask_bl is not None or "gap" in state:
-                pending = state.get("gap", u.new_zeros(len(u)))
+            if dt_bl is not None or mask_bl is not None or "gap" in before:
+                pending = before.get("gap", u.new_zeros(len(u)))
                 dt = u.new_ones(u.shape[:2]) if dt_bl is None else dt_bl.to(u)
                 gaps, pending = effective_gaps(dt, mask_bl, reset_bl, pending)
                 after = {} if mask_bl is None else {"gap": pending}
-            y_bld, x_bn = self._scan(u, gaps, reset_bl, self.C, self.D, state["x"])
+            y_bld, x_bn = self._scan(u, gaps, reset_bl, self.C, self.D, before["x"])
             return y_bld.to(x_bld), {"x": x_bn, **after}
 
     def step(
@@ -185,6 +184,11 @@ class S5(nn.Module):
         y_back, _ = self._scan(u_reverse.flip(1), back, reset_back, self.C_reverse, None, None)
         return y_bld + y_back.flip(1)
 
+    def _valid(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
+        """Return x in at least the parameters' precision, zeros where masked."""
+        x_bld = x_bld.to(torch.promote_types(x_bld.dtype, self.B.dtype))
+        return x_bld if mask_bl is None else torch.where(mask_bl[..., None], x_bld, torch.zeros_like(x_bld))
+
     def _lambda(self) -> Tensor:
         real = self.Lambda_re.clamp(max=-1e-4) if self.config.clip_eigs else self.Lambda_re
         return torch.complex(real, self.Lambda_im)
@@ -214,14 +218,6 @@ def backward_gaps(gaps_bl: Tensor, mask_bl: Tensor | None, reset_bl: Tensor | No
 
 def _shift_left(x_bl: Tensor, fill: float) -> Tensor:
     return torch.cat([x_bl[:, 1:], torch.full_like(x_bl[:, :1], fill)], 1)
-
-
-def _valid(x: Tensor | None, mask_bl: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return x in at least the parameters' precision, zeros where masked."""
-    if x is None:
-        return None
-    x = x.to(torch.promote_types(x.dtype, dtype))
-    return x if mask_bl is None else torch.where(mask_bl[..., None], x, torch.zeros_like(x))
 
 
 def lecun_normal(shape: tuple[int, ...], fan_in: int) -> Tensor:

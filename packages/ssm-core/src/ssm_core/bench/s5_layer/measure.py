@@ -115,7 +115,7 @@ def _rivals(config: S5BenchConfig, u: Tensor) -> dict[str, Callable[[], None]]:
         return {}
     if find_spec("s5") is None:
         return {}
-    from s5 import S5 as OtherS5
+    from s5 import S5 as OtherS5  # pyright: ignore[reportMissingImports]
 
     runs: dict[str, Callable[[], None]] = {}
     for states in (config.state_size, config.state_size // 2):

@@ -6,9 +6,11 @@ from torch.autograd import Function
 
 from ssm_core.ops._backend import resolve
 from ssm_core.ops._checks import check_offsets
-from ssm_core.ops._folding import fold, refuse_mapped
 from ssm_core.ops._packing import state_shape
+from ssm_core.ops._transforms import apply, contiguous, fold, refuse_mapped, register
 from ssm_core.ops.diagonal_ssm import on_torch
+
+OPS = torch.ops.ssm_core
 
 torch.library.define(
     "ssm_core::diagonal_scan",
@@ -24,13 +26,14 @@ torch.library.define(
 
 @torch.library.impl("ssm_core::diagonal_scan", "CompositeExplicitAutograd")
 def _forward(dt, A, bu, initial_state, cu_seqlens, method, backend):
-    return _implementation(backend, bu, cu_seqlens).forward(dt, A, bu, initial_state, cu_seqlens, method)
+    module = _implementation(backend, bu, cu_seqlens)
+    return contiguous(module.forward(dt, A, bu, initial_state, cu_seqlens, method))
 
 
 @torch.library.impl("ssm_core::diagonal_scan_backward", "CompositeExplicitAutograd")
 def _backward(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method, backend):
     module = _implementation(backend, bu, cu_seqlens)
-    return module.backward(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method)
+    return contiguous(module.backward(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method))
 
 
 def _implementation(backend: str, x: Tensor, cu_seqlens: Tensor | None):
@@ -54,13 +57,18 @@ def _backward_fake(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, 
     return dt.new_empty(dt.shape), A.new_empty(A.shape), bu.new_empty(bu.shape), state
 
 
+def scan(*operands) -> tuple[Tensor, Tensor]:
+    """The differentiable scan of clean operands, in the order of the operator's."""
+    return apply(DiagonalScan, OPS.diagonal_scan, *operands)
+
+
 class DiagonalScan(Function):
     """(dt, A, bu, initial_state, cu_seqlens, method, backend) -> (x, final state); all of one precision."""
 
     @staticmethod
     def forward(dt, A, bu, initial_state, cu_seqlens, method, backend):
         """Run the operator."""
-        return torch.ops.ssm_core.diagonal_scan(dt, A, bu, initial_state, cu_seqlens, method, backend)
+        return OPS.diagonal_scan(dt, A, bu, initial_state, cu_seqlens, method, backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -72,7 +80,8 @@ class DiagonalScan(Function):
     def backward(ctx, grad_x, grad_state):
         """The scan of the adjoint."""
         initial_state = ctx.saved_tensors[3]
-        grads = DiagonalScanBackward.apply(*ctx.saved_tensors, grad_x, grad_state, ctx.method, ctx.backend)
+        operands = (*ctx.saved_tensors, grad_x, grad_state, ctx.method, ctx.backend)
+        grads = apply(DiagonalScanBackward, OPS.diagonal_scan_backward, *operands)
         return *grads[:3], None if initial_state is None else grads[3], None, None, None
 
     @staticmethod
@@ -80,8 +89,7 @@ class DiagonalScan(Function):
         """Fold the mapped axis into the states: every operand has them as its last axis."""
         refuse_mapped("diagonal_ssm", in_dims[4])
         dt, A, bu, initial_state = _to_states(info.batch_size, in_dims[:4], (dt, A, bu, initial_state))
-        outputs = DiagonalScan.apply(dt, A, bu, initial_state, cu_seqlens, method, backend)
-        return _from_states(info.batch_size, outputs)
+        return _from_states(info.batch_size, scan(dt, A, bu, initial_state, cu_seqlens, method, backend))
 
 
 class DiagonalScanBackward(Function):
@@ -90,7 +98,7 @@ class DiagonalScanBackward(Function):
     @staticmethod
     def forward(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method, backend):
         """Run the operator."""
-        return torch.ops.ssm_core.diagonal_scan_backward(
+        return OPS.diagonal_scan_backward(
             dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method, backend
         )
 
@@ -111,8 +119,10 @@ class DiagonalScanBackward(Function):
         refuse_mapped("diagonal_ssm", in_dims[4])
         dims = (*in_dims[:4], *in_dims[5:8])
         folded = _to_states(info.batch_size, dims, (dt, A, bu, initial_state, x, grad_x, grad_state))
-        grads = DiagonalScanBackward.apply(*folded[:4], cu_seqlens, *folded[4:], method, backend)
-        return _from_states(info.batch_size, grads)
+        operands = (*folded[:4], cu_seqlens, *folded[4:], method, backend)
+        return _from_states(
+            info.batch_size, apply(DiagonalScanBackward, OPS.diagonal_scan_backward, *operands)
+        )
 
 
 def _to_states(size: int, in_dims: tuple, tensors: tuple) -> list[Tensor | None]:
@@ -129,11 +139,5 @@ def _from_states(size: int, outputs: tuple) -> tuple[tuple, tuple]:
     return split, tuple(x.ndim - 2 for x in split)
 
 
-torch.library.register_autograd(
-    "ssm_core::diagonal_scan", DiagonalScan.backward, setup_context=DiagonalScan.setup_context
-)
-torch.library.register_autograd(
-    "ssm_core::diagonal_scan_backward",
-    DiagonalScanBackward.backward,
-    setup_context=DiagonalScanBackward.setup_context,
-)
+register("ssm_core::diagonal_scan", DiagonalScan)
+register("ssm_core::diagonal_scan_backward", DiagonalScanBackward)

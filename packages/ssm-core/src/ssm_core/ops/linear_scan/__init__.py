@@ -7,7 +7,7 @@ from ssm_core.ops import _backend
 from ssm_core.ops._checks import check_cu_seqlens, check_numeric, check_shape, compute_dtype, output_dtype
 from ssm_core.ops._packing import state_shape
 from ssm_core.ops.linear_scan import reference
-from ssm_core.ops.linear_scan.autograd import LinearScan
+from ssm_core.ops.linear_scan.autograd import scan
 
 
 def linear_scan(
@@ -55,7 +55,7 @@ def linear_scan(
             a.to(dtype), b.to(dtype), state, reverse=reverse, cu_seqlens=cu_seqlens
         )
     else:
-        h, last = LinearScan.apply(a.to(dtype), b.to(dtype), state, cu_seqlens, reverse, backend)
+        h, last = scan(a.to(dtype), b.to(dtype), state, cu_seqlens, reverse, backend)
     return h.to(output_dtype(b, dtype)), last
 
 

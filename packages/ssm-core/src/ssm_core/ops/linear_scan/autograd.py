@@ -16,8 +16,10 @@ from torch.autograd import Function
 from ssm_core.ops import _packing
 from ssm_core.ops._backend import resolve
 from ssm_core.ops._checks import check_offsets
-from ssm_core.ops._folding import fold, refuse_mapped
+from ssm_core.ops._transforms import apply, contiguous, fold, refuse_mapped, register
 from ssm_core.ops.linear_scan import on_torch
+
+OPS = torch.ops.ssm_core
 
 torch.library.define(
     "ssm_core::linear_scan",
@@ -32,13 +34,14 @@ torch.library.define(
 
 @torch.library.impl("ssm_core::linear_scan", "CompositeExplicitAutograd")
 def _forward(a, b, initial_state, cu_seqlens, reverse, backend):
-    return _implementation(backend, b, cu_seqlens).forward(a, b, initial_state, cu_seqlens, reverse)
+    module = _implementation(backend, b, cu_seqlens)
+    return contiguous(module.forward(a, b, initial_state, cu_seqlens, reverse))
 
 
 @torch.library.impl("ssm_core::linear_scan_backward", "CompositeExplicitAutograd")
 def _backward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend):
     module = _implementation(backend, h, cu_seqlens)
-    return module.backward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse)
+    return contiguous(module.backward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse))
 
 
 def _implementation(backend: str, x: Tensor, cu_seqlens: Tensor | None):
@@ -61,13 +64,18 @@ def _backward_fake(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse,
     return a.new_empty(a.shape), h.new_empty(h.shape), h.new_empty(_packing.state_shape(h, cu_seqlens))
 
 
+def scan(*operands) -> tuple[Tensor, Tensor]:
+    """The differentiable scan of clean operands, in the order of the operator's."""
+    return apply(LinearScan, OPS.linear_scan, *operands)
+
+
 class LinearScan(Function):
     """(a, b, initial_state, cu_seqlens, reverse, backend) -> (h, final state); all of one dtype."""
 
     @staticmethod
     def forward(a, b, initial_state, cu_seqlens, reverse, backend):
         """Run the operator."""
-        return torch.ops.ssm_core.linear_scan(a, b, initial_state, cu_seqlens, reverse, backend)
+        return OPS.linear_scan(a, b, initial_state, cu_seqlens, reverse, backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -79,9 +87,8 @@ class LinearScan(Function):
     def backward(ctx, grad_h, grad_state):
         """The scan of the adjoint."""
         a, h, initial_state, cu_seqlens = ctx.saved_tensors
-        grad_a, grad_b, grad_initial = LinearScanBackward.apply(
-            a, h, initial_state, cu_seqlens, grad_h, grad_state, ctx.reverse, ctx.backend
-        )
+        operands = (a, h, initial_state, cu_seqlens, grad_h, grad_state, ctx.reverse, ctx.backend)
+        grad_a, grad_b, grad_initial = apply(LinearScanBackward, OPS.linear_scan_backward, *operands)
         return grad_a, grad_b, None if initial_state is None else grad_initial, None, None, None
 
     @staticmethod
@@ -90,7 +97,7 @@ class LinearScan(Function):
         refuse_mapped("linear_scan", in_dims[3])
         axes = (_a_axis(a, b, in_dims[:2]), 2, 1)
         folded = fold(info.batch_size, in_dims[:3], (a, b, initial_state), axes)
-        return LinearScan.apply(*folded, cu_seqlens, reverse, backend), (2, 1)
+        return scan(*folded, cu_seqlens, reverse, backend), (2, 1)
 
 
 class LinearScanBackward(Function):
@@ -99,9 +106,7 @@ class LinearScanBackward(Function):
     @staticmethod
     def forward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend):
         """Run the operator."""
-        return torch.ops.ssm_core.linear_scan_backward(
-            a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend
-        )
+        return OPS.linear_scan_backward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -115,7 +120,7 @@ class LinearScanBackward(Function):
         a, h, initial_state, cu_seqlens, lam = ctx.saved_tensors
         where = (cu_seqlens, ctx.reverse)
         h_before = _packing.before(h, initial_state, *where)
-        mu, grad_state = LinearScan.apply(a, v + u * h_before, w, *where, ctx.backend)
+        mu, grad_state = scan(a, v + u * h_before, w, *where, ctx.backend)
         grad_a = _packing.before(mu, w, *where).conj() * lam
         grad_before = u.conj() * lam
         if a.ndim == h.ndim - 2:
@@ -130,10 +135,8 @@ class LinearScanBackward(Function):
         axis = _a_axis(a, h, in_dims[:2])
         operands, dims = (a, h, initial_state, grad_h, grad_state), (*in_dims[:3], *in_dims[4:6])
         a, h, initial_state, grad_h, grad_state = fold(info.batch_size, dims, operands, (axis, 2, 1, 2, 1))
-        grads = LinearScanBackward.apply(
-            a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend
-        )
-        return grads, (axis, 2, 1)
+        operands = (a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend)
+        return apply(LinearScanBackward, OPS.linear_scan_backward, *operands), (axis, 2, 1)
 
 
 def _a_axis(a: Tensor, b: Tensor, dims: tuple[int | None, ...]) -> int:
@@ -142,11 +145,5 @@ def _a_axis(a: Tensor, b: Tensor, dims: tuple[int | None, ...]) -> int:
     return 0 if a_ndim == b_ndim - 2 else 2
 
 
-torch.library.register_autograd(
-    "ssm_core::linear_scan", LinearScan.backward, setup_context=LinearScan.setup_context
-)
-torch.library.register_autograd(
-    "ssm_core::linear_scan_backward",
-    LinearScanBackward.backward,
-    setup_context=LinearScanBackward.setup_context,
-)
+register("ssm_core::linear_scan", LinearScan)
+register("ssm_core::linear_scan_backward", LinearScanBackward)

@@ -29,7 +29,7 @@ class Masks(Subject):
         self.same(run(mixer, inputs[order])[0], y[order], "output of the permuted batch")
 
     @forms
-    @sweep(0.8)
+    @sweep(20)
     def test_masked_elements_are_as_if_removed(self, form: Form, case: Case) -> None:
         """Padding or holes: outputs, state and gradients are those without them, gaps handed to the next valid one.
 
@@ -41,7 +41,7 @@ class Masks(Subject):
         self._check_removed(mixer, inputs)
 
     @forms
-    @sweep(0.8)
+    @sweep(20)
     def test_right_padding_changes_nothing(self, form: Form, case: Case) -> None:
         """Rows of different lengths in one padded batch equal each row alone, final state included."""
         self.honours("mask")
@@ -74,7 +74,7 @@ class Masks(Subject):
             self.same(g, e, "gradient beside masked elements", slack=10)
 
     @forms
-    @sweep(0.2)
+    @sweep(5)
     def test_a_mask_of_all_true_is_no_mask(self, form: Form, case: Case) -> None:
         """Nor are resets that are all false resets."""
         self.honours("mask")
@@ -91,7 +91,7 @@ class Masks(Subject):
             )
 
     @forms
-    @sweep(0.8)
+    @sweep(20)
     def test_a_reset_begins_a_new_sequence(self, form: Form, case: Case) -> None:
         """A row with resets equals its pieces run apart, both ways where the mixer looks both ways."""
         self.honours("reset")
@@ -114,7 +114,7 @@ class Masks(Subject):
             )
             self.same_future(mixer, row(after, index), state, "state after resets")
 
-    @sweep(0.2)
+    @sweep(5)
     def test_a_reset_forgets_a_carried_state(self, case: Case) -> None:
         """At the first element, in the rows that ask for it and in no other."""
         self.honours("reset")

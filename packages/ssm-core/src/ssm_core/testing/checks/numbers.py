@@ -47,7 +47,7 @@ class Numbers(Subject):
         assert torch.autograd.gradcheck(function, [t.requires_grad_() for t in tensors], fast_mode=True)
 
     @forms
-    @sweep(0.2, dtypes=(torch.float32,))
+    @sweep(5, dtypes=(torch.float32,))
     def test_float32_is_near_float64(self, form: Form, case: Case) -> None:
         """Outputs and gradients, which are finite besides."""
         mixer, exact = (self.built(form, self.width(case), d) for d in (torch.float32, torch.float64))

@@ -56,7 +56,7 @@ class Time(Subject):
         return gradients(project(mixer(x)[0][:, time]), x)[0].abs().amax((0, 2))
 
     @forms
-    @sweep(0.2)
+    @sweep(5)
     def test_gaps_of_one_are_no_gaps(self, form: Form, case: Case) -> None:
         """``dt_bl=None`` is 1 everywhere."""
         mixer = self.built(form, self.width(case), case.dtype)
@@ -80,7 +80,7 @@ class Time(Subject):
         assert gradient.isfinite().all()
         assert gradient.ne(0).all(), "a gap has no effect"
 
-    @sweep(0.2)
+    @sweep(5)
     def test_a_gap_of_zero_leaves_the_state(self, case: Case) -> None:
         """Elements in no time at all change nothing that comes after."""
         mixer = self.stateful(self.width(case), case.dtype)
@@ -94,7 +94,7 @@ class Time(Subject):
             self.same_future(mixer, row(after, index), row(state, index), "state after gaps of zero")
 
     @forms
-    @sweep(0.2)
+    @sweep(5)
     def test_scaling_the_gaps_is_scaling_the_step(self, form: Form, case: Case) -> None:
         """Time has no unit of its own."""
         mixer = self.built(form, self.width(case), case.dtype)
