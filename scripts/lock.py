@@ -21,7 +21,7 @@ def export() -> str:
     """Return what the committed file has to hold.
 
     Raises:
-        subprocess.CalledProcessError: If uv.lock does not fit the pyproject files.
+        SystemExit: If uv.lock does not fit the pyproject files.
     """
     command = [
         uv(),
@@ -34,7 +34,9 @@ def export() -> str:
         "--no-annotate",
     ]
     command += ["--all-packages", "--all-extras", "--all-groups", "--no-emit-workspace"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if run.returncode:
+        raise SystemExit(f"{run.stderr}uv.lock does not fit the pyproject files: just lock")
     return HEADER + run.stdout
 
 

@@ -21,11 +21,7 @@ def test_each_package_declares_what_it_imports(check, member):
 
 
 def test_requirements_lock_is_what_the_resolution_gives():
-    try:
-        wanted = lock.export()
-    except subprocess.CalledProcessError as error:
-        pytest.fail(f"uv.lock does not fit the pyproject files: just lock\n{error.stderr}", pytrace=False)
-    assert lock.FILE.read_text(encoding="utf-8") == wanted, "stale: just lock"
+    assert lock.FILE.read_text(encoding="utf-8") == lock.export(), "stale: just lock"
 
 
 def test_every_locked_version_has_hashes():

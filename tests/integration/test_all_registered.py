@@ -15,7 +15,8 @@ from ssm_core import build_model
 from ssm_core.params import gather_hints, groups
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, PluginError
-from ssm_core.testing import TaskSuite
+from ssm_core.plugin.spec import Capabilities
+from ssm_core.testing import AddonSuite, MixerSuite, TaskSuite
 
 WIDTH = 16
 
@@ -164,6 +165,29 @@ def small(spec: Any) -> dict[str, int]:
     return {f.name: sizes[f.name] for f in dataclasses.fields(spec.config) if f.name in sizes}
 
 
-for _name, _spec in described("task").items():
-    _class = f"TestTask_{_spec.name}"
-    globals()[_class] = type(_class, (TaskSuite,), {"task": _name, "config": small(_spec)})
+class _AnyAddon(AddonSuite):
+    """An add-on's record says nothing of what it leaves of its host: ask one that is built."""
+
+    def claims(self) -> Capabilities:
+        mixer = self.round_tiny(self.layer(self.widths[-1], True), [self.active()])
+        return Capabilities(
+            causal=mixer.causal,
+            bidirectional=True,
+            step=mixer.streaming,
+            dt=mixer.takes_dt,
+            state=mixer.causal,
+        )
+
+
+def register(suite: type, kind: str, mark: Any = None, **attributes: Any) -> None:
+    """Make this module hold a class of tests for every plugin of a kind."""
+    for name, spec in described(kind).items():
+        title = "TestEvery" + kind.title() + "_" + spec.name
+        members = {kind: name, **{key: value(spec) for key, value in attributes.items()}}
+        made = type(title, (suite,), members)
+        globals()[title] = mark(made) if mark else made
+
+
+register(TaskSuite, "task", config=small)
+register(MixerSuite, "backbone", pytest.mark.slow)
+register(_AnyAddon, "addon", pytest.mark.slow)

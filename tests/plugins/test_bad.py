@@ -38,7 +38,7 @@ MEND = "mend or uninstall ssm-broken; --debug shows the traceback"
             ("show", "recipe", "crooked/default"),
             "there is no recipe 'crooked/default'\n"
             "  did you mean 'echo/default'?; ssm-broken ships some that cannot be found: recipe 'crooked' from "
-            " ssm-broken 0.1.0 (ssm_broken.nowhere) could not be loaded: "
+            "ssm-broken 0.1.0 (ssm_broken.nowhere) could not be loaded: "
             "ModuleNotFoundError: No module named 'ssm_broken.nowhere'",
             id="broken recipes",
         ),
@@ -73,7 +73,7 @@ MEND = "mend or uninstall ssm-broken; --debug shows the traceback"
         ),
         pytest.param(
             ("show", "backbone", "ssm-good/s5"),
-            "there is no backbone 'ssm-good/s5'\n  did you mean 's5'?",
+            "there is no backbone 'ssm-good/s5'\n  known: ssm-clashing/s5, ssm-core/s5",
             id="unknown owner",
         ),
     ],

@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         console.complain(error)
         sys.exit(2)
+    except KeyboardInterrupt:  # while plugins were being imported; later ones are Typer's
+        sys.exit(130)
 
 
 def root(argv: Sequence[str]) -> typer.Typer:

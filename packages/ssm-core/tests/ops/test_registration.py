@@ -34,7 +34,9 @@ def model_operands(*, per_step: bool = True, length: int = 5) -> list[Tensor]:
     return [torch.randn(2, length, 4, dtype=torch.float64), dt, A, B, C, torch.randn(4).double(), state]
 
 
-@pytest.mark.parametrize("layout", [lambda x: x, permuted])
+# opcheck itself looks at .grad of copies of its inputs.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("layout", [lambda x: x, permuted], ids=["plain", "permuted"])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_opcheck_linear_scan(backend, layout, gradients):
     for dtype, invariant, reverse in ((torch.float64, False, False), (torch.complex128, True, True)):
@@ -53,7 +55,9 @@ def test_opcheck_packed(backend):
     opcheck(OPS.linear_scan.default, (a, b, None, cu_seqlens, False, backend))
 
 
-@pytest.mark.parametrize("layout", [lambda x: x, permuted])
+# opcheck itself looks at .grad of copies of its inputs.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("layout", [lambda x: x, permuted], ids=["plain", "permuted"])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_opcheck_diagonal_scan(backend, layout, gradients):
     _, dt, A, _, _, _, state = (layout(x).requires_grad_(gradients) for x in model_operands())

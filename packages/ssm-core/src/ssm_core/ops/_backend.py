@@ -5,8 +5,10 @@ CUDA. An explicit request (the argument, else the environment variable SSM_BACKE
 """
 
 import functools
+import importlib
 import os
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -47,6 +49,11 @@ def resolve(op: str, backend: str, device: torch.device) -> str:
             f"{op}: backend {backend!r} cannot run: {problem}. Leave `backend` out to take one that can"
         )
     return backend
+
+
+def implementation(op: str, backend: str, device: torch.device) -> ModuleType:
+    """The module ssm_core.ops.<op>.on_<backend> of the backend to run, imported when first needed."""
+    return importlib.import_module(f"ssm_core.ops.{op}.on_{resolve(op, backend, device)}")
 
 
 def available_backends(op: str) -> dict[str, str]:

@@ -135,7 +135,8 @@ def find(kind: str, name: str) -> Entry:
             f"{kind} '{name}' is registered {len(matches)} times: {owners}",
             f"name one of them as <distribution>/<name>, for example '{matches[0].long_name}'",
         )
-    hint = did_you_mean(name, {e.name for e in entries})
+    elsewhere = [e.long_name for e in entries if e.name == short]
+    hint = f"known: {', '.join(elsewhere)}" if elsewhere else did_you_mean(short, {e.name for e in entries})
     if short in FIRST_PARTY and FIRST_PARTY[short] not in {e.dist for e in entries}:
         hint = f"it comes with the package {FIRST_PARTY[short]}: pip install {FIRST_PARTY[short]}"
     raise PluginError(f"there is no {kind} '{name}'", hint)

@@ -8,9 +8,9 @@ from ssm_core.discretize import METHODS, discretize
 from ssm_core.ops import _backend
 from ssm_core.ops._checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
 from ssm_core.ops._packing import state_shape
+from ssm_core.ops.diagonal_ssm import autograd as per_step
 from ssm_core.ops.diagonal_ssm import reference
-from ssm_core.ops.diagonal_ssm.autograd import DiagonalScan
-from ssm_core.ops.linear_scan.autograd import LinearScan
+from ssm_core.ops.linear_scan import autograd as equal_gaps
 
 
 def diagonal_ssm(
@@ -80,11 +80,10 @@ def _run(u, dt, A, B, C, D, initial_state, method: str, cu_seqlens, backend: str
         return reference.diagonal_ssm(u, dt, A, B, C, D, x, discretization=method, cu_seqlens=cu_seqlens)
     if dt.ndim == 1:
         a_bar, gain = discretize(A, dt, method)
-        x_bln, last = LinearScan.apply(
-            a_bar, _into_states(u, gain[:, None] * B), x, cu_seqlens, False, backend
-        )
+        bu = _into_states(u, gain[:, None] * B)
+        x_bln, last = equal_gaps.scan(a_bar, bu, x, cu_seqlens, False, backend)
     else:
-        x_bln, last = DiagonalScan.apply(dt, A, _into_states(u, B), x, cu_seqlens, method, backend)
+        x_bln, last = per_step.scan(dt, A, _into_states(u, B), x, cu_seqlens, method, backend)
     y = _out_of_states(x_bln, C)
     return y if D is None else torch.addcmul(y, u, D), last
 

@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ssm_core.ops._backend import resolve
+from ssm_core.ops._backend import implementation
 from ssm_core.ops._checks import check_offsets
 from ssm_core.ops._packing import state_shape
 from ssm_core.ops._transforms import apply, contiguous, fold, refuse_mapped, register
-from ssm_core.ops.diagonal_ssm import on_torch
 
 OPS = torch.ops.ssm_core
 
@@ -26,24 +25,16 @@ torch.library.define(
 
 @torch.library.impl("ssm_core::diagonal_scan", "CompositeExplicitAutograd")
 def _forward(dt, A, bu, initial_state, cu_seqlens, method, backend):
-    module = _implementation(backend, bu, cu_seqlens)
+    if cu_seqlens is not None and cu_seqlens.device.type == "cpu":
+        check_offsets("diagonal_ssm", cu_seqlens, bu.shape[1])
+    module = implementation("diagonal_ssm", backend, bu.device)
     return contiguous(module.forward(dt, A, bu, initial_state, cu_seqlens, method))
 
 
 @torch.library.impl("ssm_core::diagonal_scan_backward", "CompositeExplicitAutograd")
 def _backward(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method, backend):
-    module = _implementation(backend, bu, cu_seqlens)
+    module = implementation("diagonal_ssm", backend, bu.device)
     return contiguous(module.backward(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method))
-
-
-def _implementation(backend: str, x: Tensor, cu_seqlens: Tensor | None):
-    if cu_seqlens is not None and cu_seqlens.device.type == "cpu":
-        check_offsets("diagonal_ssm", cu_seqlens, x.shape[1])
-    if resolve("diagonal_ssm", backend, x.device) == "numba":
-        from ssm_core.ops.diagonal_ssm import on_numba
-
-        return on_numba
-    return on_torch
 
 
 @torch.library.register_fake("ssm_core::diagonal_scan")

@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ssm_core.ops import _packing
-from ssm_core.ops._backend import resolve
+from ssm_core.ops._backend import implementation
 from ssm_core.ops._checks import check_offsets
 from ssm_core.ops._transforms import apply, contiguous, fold, refuse_mapped, register
-from ssm_core.ops.linear_scan import on_torch
 
 OPS = torch.ops.ssm_core
 
@@ -34,24 +33,16 @@ torch.library.define(
 
 @torch.library.impl("ssm_core::linear_scan", "CompositeExplicitAutograd")
 def _forward(a, b, initial_state, cu_seqlens, reverse, backend):
-    module = _implementation(backend, b, cu_seqlens)
+    if cu_seqlens is not None and cu_seqlens.device.type == "cpu":
+        check_offsets("linear_scan", cu_seqlens, b.shape[1])
+    module = implementation("linear_scan", backend, b.device)
     return contiguous(module.forward(a, b, initial_state, cu_seqlens, reverse))
 
 
 @torch.library.impl("ssm_core::linear_scan_backward", "CompositeExplicitAutograd")
 def _backward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend):
-    module = _implementation(backend, h, cu_seqlens)
+    module = implementation("linear_scan", backend, h.device)
     return contiguous(module.backward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse))
-
-
-def _implementation(backend: str, x: Tensor, cu_seqlens: Tensor | None):
-    if cu_seqlens is not None and cu_seqlens.device.type == "cpu":
-        check_offsets("linear_scan", cu_seqlens, x.shape[1])
-    if resolve("linear_scan", backend, x.device) == "numba":
-        from ssm_core.ops.linear_scan import on_numba
-
-        return on_numba
-    return on_torch
 
 
 @torch.library.register_fake("ssm_core::linear_scan")
