@@ -7,8 +7,8 @@ How a block is treated depends on its language:
 - ``toml``, ``json``: parsed.
 - ``text``: prose that wants a fixed width; left alone. So are MyST's directives, such as ``{knobs}``.
 
-A block that must not run says why in a comment on the line before it: ``<!-- not run: takes an hour -->``. A test refuses
-any other language, or none: a block that nobody runs is soon wrong.
+A block that must not run says why in a comment on the line before it: ``<!-- not run: takes an hour -->``. A test
+refuses any other language, or none: a block that nobody runs is soon wrong.
 """
 
 from __future__ import annotations

@@ -58,8 +58,7 @@ class Environment:
         copies = []
         for project in projects:
             copies.append(scratch / project.name)
-            ignored = shutil.ignore_patterns("__pycache__", "tests")
-            shutil.copytree(project, copies[-1], ignore=ignored)
+            shutil.copytree(project, copies[-1], ignore=shutil.ignore_patterns("__pycache__"))
         uv("pip", "install", "--quiet", "--no-deps", "--python", str(self.python), *map(str, copies))
 
     def ssm(self, *argv: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:

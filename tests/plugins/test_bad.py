@@ -84,6 +84,12 @@ def test_who_asks_by_name_is_told(mixed, words, message):
     assert done.err == f"error: {message}\n"
 
 
+def test_completion_keeps_quiet_about_what_is_broken(mixed):
+    env = {"_SSM_COMPLETE": "complete_bash", "COMP_WORDS": "ssm crooked x", "COMP_CWORD": "2"}
+    done = mixed.ssm(env=env)
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
 def test_debug_shows_where_it_broke(mixed):
     done = mixed.ssm("--debug", "show", "backbone", "crooked")
     assert done.code == 2

@@ -276,7 +276,8 @@ def test_real_is_complex_with_no_imaginary_part(scan: Scan) -> None:
 
 def scattered(x: Tensor) -> Tensor:
     """The same values at other strides: axes reversed in memory, every second element, a lazily conjugated view."""
-    x = x.permute(*reversed(range(x.ndim))).contiguous().permute(*reversed(range(x.ndim)))
+    reverse = tuple(reversed(range(x.ndim)))
+    x = x.permute(reverse).contiguous().permute(reverse)
     x = torch.stack([x, torch.full_like(x, float("nan"))], -1)[..., 0]
     return x.conj().resolve_conj().conj() if x.is_complex() else x
 

@@ -17,14 +17,13 @@ from ssm_core.plugin.errors import UserError
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder, read_json
 from ssm_train import checkpoint as checkpoints
-from ssm_train.checkpoint import Checkpoint, load, load_latest, save
+from ssm_train.checkpoint import Checkpoint, load, load_latest, pointer, save, write_pointers
 
 
-def make(step: int) -> Checkpoint:
+def make(step: int, state: dict | None = None) -> Checkpoint:
     value = torch.full((50, 50), float(step))
-    return Checkpoint(
-        step, {"w": value, "tied": value}, {"exp_avg/w": -value}, {"0/torch": torch.zeros(4)}, {"best": 1.0}
-    )
+    model, moments = {"w": value, "tied": value}, {"exp_avg/w": -value}
+    return Checkpoint(step, model, moments, {"0/torch": torch.zeros(4)}, state or {})
 
 
 @pytest.fixture
@@ -32,14 +31,16 @@ def run(tmp_path):
     return RunFolder.create(tmp_path, RunConfig(backbone=None))
 
 
-def write(run, step, value=None, best=False, keep=2):
-    return save(run, make(step), metric="mse", value=value, best=best, keep=keep)
+def write(run, step, value=None, best=None, keep=2):
+    """Save a step; ``best`` is the step of the best checkpoint so far."""
+    state = {"latest": pointer(run, step, "mse", value), "best": best and pointer(run, best, "mse", value)}
+    return save(run, make(step, state), keep=keep)
 
 
 def test_round_trip(run):
     found = load(write(run, 4))
     assert found.step == 4
-    assert found.state["best"] == 1.0
+    assert found.state["latest"]["step"] == 4
     assert torch.equal(found.model["tied"], make(4).model["w"])
     assert torch.equal(found.optimizer["exp_avg/w"], make(4).optimizer["exp_avg/w"])
 
@@ -50,7 +51,7 @@ def test_no_pickle_in_a_checkpoint(run):
 
 def test_keeps_latest_and_best_and_nothing_else(run):
     for step in range(1, 7):
-        write(run, step, value=float(step), best=step == 2)
+        write(run, step, value=float(step), best=2 if step > 1 else 1)
     names = sorted(path.name for path in run.checkpoints.iterdir())
     assert names == ["step-00000002", "step-00000005", "step-00000006"]
     assert run.checkpoint("best").name == "step-00000002"
@@ -77,6 +78,21 @@ def test_damage_is_noticed_and_the_one_before_is_used(run, damage):
     assert "step-00000002" in notices[0]
 
 
+def test_a_damaged_newest_does_not_crowd_out_the_one_just_written(run):
+    write(run, 10)
+    (write(run, 20) / "model.safetensors").unlink()
+    assert load_latest(run)[0].step == 10
+    write(run, 11, keep=1)
+    assert load_latest(run)[0].step == 11
+    assert run.checkpoint("latest").name == "step-00000011"
+
+
+def test_writing_a_step_again_replaces_it(run):
+    write(run, 1)
+    assert write(run, 1, value=2.0).is_dir()
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
+
+
 def test_no_intact_checkpoint_is_an_error(run):
     (write(run, 1) / "state.json").unlink()
     with pytest.raises(UserError, match="no intact checkpoint"):
@@ -101,13 +117,13 @@ import os, sys
 sys.path.insert(0, sys.argv[2])
 import torch
 torch.set_num_threads(1)
-from test_checkpoint import make, save, RunFolder
+from test_checkpoint import RunFolder, write
 
 def write_for_ever(step):
     run = RunFolder(sys.argv[1])
     while True:
         step += 1
-        save(run, make(step), metric="mse", value=1.0, best=step % 3 == 0, keep=2)
+        write(run, step, best=step - step % 3)
 
 for line in sys.stdin:  # one forked writer a line: imports are paid once
     child = os.fork() or write_for_ever(int(line))
@@ -118,8 +134,8 @@ for line in sys.stdin:  # one forked writer a line: imports are paid once
 
 
 def test_killed_at_random_moments_a_checkpoint_always_loads(run):
-    write(run, 1, best=True)
-    draw, reached = random.Random(0), 1
+    write(run, 3, best=3)
+    draw, reached = random.Random(0), 3
     command = [sys.executable, "-c", WRITER, str(run.path), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         for _ in range(40):
@@ -135,6 +151,10 @@ def test_killed_at_random_moments_a_checkpoint_always_loads(run):
             assert torch.equal(found.model["w"], make(found.step).model["w"])
             for which in ("best", "latest"):
                 load(run.checkpoint(which))
+            write_pointers(run, found.state)  # what resuming does
+            assert read_json(run.path / "best.json")["step"] == found.step - found.step % 3
+            assert read_json(run.path / "latest.json")["step"] == found.step
+            load(run.checkpoint("best"))
             reached = found.step
         parent.stdin.close()
-    assert reached > 5  # it did get to write between the kills
+    assert reached > 6  # it did get to write between the kills

@@ -16,9 +16,12 @@ from typing import Annotated
 import typer
 
 from ssm_core.plugin import registry
-from ssm_core.plugin.errors import PluginError, UserError
+from ssm_core.plugin.errors import UserError
 from ssm_lab import console, plugin_commands
 from ssm_lab.about import COMMANDS, OTHERS
+
+COMPLETING = "_SSM_COMPLETE"
+"""Environment variable that a shell sets when it asks for completions."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         root(argv)(args=argv, prog_name="ssm")
     except UserError as error:
+        if COMPLETING in os.environ:  # a word half typed: nothing to offer, and no place to complain
+            sys.exit(0)
         if debug:
             traceback.print_exc()
         console.complain(error)
@@ -89,7 +94,7 @@ def _options(
 
 def _first_word(argv: Sequence[str]) -> str | None:
     # Completion runs the program with the words in the environment: bash in the first variable, others in the second.
-    if "_SSM_COMPLETE" in os.environ:
+    if COMPLETING in os.environ:
         typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
         argv = typed.split()[1:]
     return next((word for word in argv if not word.startswith("-")), None)
@@ -99,12 +104,9 @@ def _asked(argv: Sequence[str]) -> registry.Entry | None:
     word = _first_word(argv)
     if word is None:
         return None
-    try:
-        return registry.find("command", word)
-    except PluginError:
-        if "_SSM_COMPLETE" in os.environ:
-            return None
-        raise
+    if COMPLETING in os.environ and word not in {entry.name for entry in registry.found("command")}:
+        return None
+    return registry.find("command", word)
 
 
 def _add(app: typer.Typer, entry: registry.Entry, name: str | None) -> None:

@@ -44,7 +44,7 @@ class ChannelMix(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """Map (..., D) to (..., D)."""
         if self.activation == "none":
-            return y
+            return self.dropout(y)
         g = self.dropout(F.gelu(y))
         if self.gate is None:
             return g

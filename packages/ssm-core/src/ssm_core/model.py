@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -201,11 +201,7 @@ def build_model(
         ConfigError: For unknown knobs, wrong values or combinations that cannot work.
         PluginError: For unknown or broken plugins.
     """
-    if d_input is not None and vocab is None:
-        encoder: nn.Module = nn.Linear(d_input, d_model)
-    elif vocab is not None and d_input is None:
-        encoder = nn.Embedding(vocab, d_model)
-    else:
+    if (d_input is None) == (vocab is None):
         raise ConfigError("give either d_input (float inputs) or vocab (token ids)")
     knobs = {"d_model": d_model, "n_layers": n_layers, "causal": causal, **(model_config or {})}
     model = check(ModelConfig, knobs, "model_config", "the model")
@@ -217,6 +213,7 @@ def build_model(
         Choice.of("addon", name, values, f"addon_configs[{i}]")
         for i, (name, values) in enumerate(zip(addons, configs, strict=True))
     ]
+    encoder = nn.Embedding(vocab, d_model) if vocab is not None else nn.Linear(cast("int", d_input), d_model)
     stack = build_stack(main, extra, model, Needs(), max_length)
     decoder = nn.Identity() if d_output is None else nn.Linear(d_model, d_output)
     return Model(encoder, stack, decoder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Checkpoint:
         model: Weights and buffers by name.
         optimizer: Moments by name.
         rng: Generator states of each process, ``<rank>/torch`` and so on.
-        state: Plain data: generators of Python and NumPy, scaler, best value so far, time spent.
+        state: Plain data: generators of Python and NumPy, scaler, best value and its pointer, time spent.
     """
 
     step: int
@@ -38,23 +39,18 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(
-    run: RunFolder, checkpoint: Checkpoint, *, metric: str, value: float | None, best: bool, keep: int
-) -> Path:
+def save(run: RunFolder, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write a checkpoint, move the pointers, and delete what is no longer kept.
 
     Args:
         run: The run.
-        checkpoint: What to write.
-        metric: Name of the selecting metric, for the pointers.
-        value: Its value on the validation split at this step, None if it was not evaluated.
-        best: Point ``best.json`` here too.
+        checkpoint: What to write; its state holds the pointers ``latest`` and, once there is one, ``best``.
         keep: Number of latest checkpoints to keep beside the best.
 
     Raises:
         UserError: If it cannot be written; the earlier checkpoints stand.
     """
-    final = run.checkpoints / f"step-{checkpoint.step:08d}"
+    final = _folder(run, checkpoint.step)
     temporary = run.checkpoints / f"{_HIDDEN}{final.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -77,17 +73,29 @@ def save(
             f"cannot write the checkpoint of step {checkpoint.step} to {final}: {error}",
             f"the earlier checkpoints stand; free some space, then --resume {run.path}",
         ) from None
-    pointer = {
-        "step": checkpoint.step,
-        "path": str(final.relative_to(run.path)),
-        "metric": metric,
-        "value": value,
-    }
-    write_json(run.path / "latest.json", pointer)
-    if best:
-        write_json(run.path / "best.json", pointer)
-    _retain(run, keep)
+    write_pointers(run, checkpoint.state)
+    _retain(run, keep, final)
     return final
+
+
+def pointer(run: RunFolder, step: int, metric: str, value: float | None) -> dict[str, Any]:
+    """Return what ``latest.json`` or ``best.json`` says of a checkpoint."""
+    path = _folder(run, step).relative_to(run.path)
+    return {"step": step, "path": str(path), "metric": metric, "value": value}
+
+
+def write_pointers(run: RunFolder, state: Mapping[str, Any]) -> None:
+    """Point ``latest.json`` and ``best.json`` where a checkpoint's state says.
+
+    The state is the truth: after a kill between a checkpoint and its pointers, resuming writes them anew.
+    """
+    for name in ("latest", "best"):
+        if state.get(name):
+            write_json(run.path / f"{name}.json", state[name])
+
+
+def _folder(run: RunFolder, step: int) -> Path:
+    return run.checkpoints / f"step-{step:08d}"
 
 
 def load(path: Path) -> Checkpoint:
@@ -122,11 +130,12 @@ def load_latest(run: RunFolder) -> tuple[Checkpoint, list[str]]:
     raise UserError(what, "\n  ".join(notices) or "it ended before the first one was saved: start it anew")
 
 
-def _retain(run: RunFolder, keep: int) -> None:
+def _retain(run: RunFolder, keep: int, newest: Path) -> None:
     best = run.path / "best.json"
     kept = {run.path / read_json(best)["path"]} if best.is_file() else set()
     steps = sorted(run.checkpoints.glob("step-*"))
-    kept |= set(steps[-keep:])
+    # Steps beyond the newest are of a part of the run that was given up, because they were damaged.
+    kept |= set([path for path in steps if path <= newest][-keep:])
     for path in steps:
         if path not in kept:
             # Renamed first: a kill in the middle of deleting leaves no half checkpoint under a real name.

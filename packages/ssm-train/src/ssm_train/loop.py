@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, cast
@@ -58,7 +59,8 @@ class Trainer:
         self.plan = BatchPlan.of(len(self.splits["train"]), config.train, config.seed)
         self.step = 0
         self.wall = 0.0
-        self.best: float | None = None
+        self.best: dict[str, Any] | None = None
+        self.saved = -1
         self.recent: dict[str, float] = {}
 
     def fit(self, interrupt: Interrupt) -> None:
@@ -140,7 +142,7 @@ class Trainer:
         if evaluates and "validation" in self.splits:
             self._validate(recorder)
         elif evaluates or (train.checkpoint_every and self.step % train.checkpoint_every == 0):
-            self.save(recorder, None, best=False)
+            self.save(recorder)
         if recorder is not None:
             name = f"epoch {min(epoch + 1, -(-self.plan.total // self.plan.steps_per_epoch))}"
             self.display.bar("training", self.step, self.plan.total, f"{name}  {figures(self.recent)}")
@@ -156,8 +158,10 @@ class Trainer:
         )
         name, direction = self.task.primary
         value = result.metrics[name]
-        better = self.best is None or (value < self.best if direction == "min" else value > self.best)
-        self.best = value if better else self.best
+        before = math.nan if self.best is None else self.best["value"]
+        better = math.isnan(before) or (value < before if direction == "min" else value > before)
+        if better:
+            self.best = checkpoints.pointer(self.run, self.step, name, value)
         epoch = self.plan.epoch(self.step - 1)
         if recorder is not None:
             recorder.metrics(self.step, epoch, "validation", result.metrics)
@@ -167,10 +171,13 @@ class Trainer:
             self.display.say(line)
             recorder.log(line)
         self.recent[f"val {name}"] = value
-        self.save(recorder, value, best=better)
+        self.save(recorder, value)
 
-    def save(self, recorder: Recorder | None, value: float | None, *, best: bool) -> None:
+    def save(self, recorder: Recorder | None, value: float | None = None) -> None:
         """Write a checkpoint of this very step (all processes take part, the first one writes)."""
+        if self.saved == self.step:
+            return
+        self.saved = self.step
         tensors, plain = rng.capture()
         parts = gather_object([{str(self.accelerator.process_index): (tensors, plain)}])
         if recorder is None:
@@ -184,15 +191,13 @@ class Trainer:
             state={
                 "rng": {rank: plain for rank, (_, plain) in states.items()},
                 "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
+                "latest": checkpoints.pointer(self.run, self.step, self.task.primary[0], value),
                 "best": self.best,
                 "wall": recorder.wall,
                 "recent": self.recent,
             },
         )
-        metric = self.task.primary[0]
-        checkpoints.save(
-            self.run, checkpoint, metric=metric, value=value, best=best, keep=self.config.train.keep
-        )
+        checkpoints.save(self.run, checkpoint, keep=self.config.train.keep)
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Go on from a checkpoint exactly as if the run had never stopped."""
@@ -208,7 +213,9 @@ class Trainer:
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.wall = checkpoint.step, state["best"], state["wall"]
-        self.recent = dict(state["recent"])
+        self.recent, self.saved = dict(state["recent"]), checkpoint.step
+        if self.accelerator.is_main_process:
+            checkpoints.write_pointers(self.run, state)
 
     def _interrupted(self, interrupt: Interrupt) -> bool:
         if self.accelerator.num_processes == 1:
@@ -222,7 +229,7 @@ class Trainer:
 
     def _stop(self, signal: str, recorder: Recorder | None) -> None:
         """Save and leave, the run marked as one that can go on."""
-        self.save(recorder, None, best=False)
+        self.save(recorder)
         message = f"interrupted by {signal} after step {self.step} of {self.plan.total}; everything is saved"
         self._fail(f"{message}\n  go on with --resume {self.run.path}", recorder)
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distributions
-from typing import Any
+from typing import Any, cast
 
 from ssm_core.plugin.config import check
 from ssm_core.plugin.errors import PluginError, did_you_mean
@@ -157,6 +157,8 @@ def describe(kind: str, name: str) -> tuple[Entry, Any]:
         raise PluginError(
             f"{owner}: {entry.point.value} is a {type(spec).__name__}, not a {SPECS[kind].__name__}"
         )
+    if not isinstance(cast("object", spec.api), int):
+        raise PluginError(f"{owner} gives {spec.api!r} as its plugin API, not a number", f"mend {entry.dist}")
     if spec.api != API:
         newer = "upgrade ssm-core" if spec.api > API else f"upgrade {entry.dist}"
         raise PluginError(f"{owner} is written for plugin API {spec.api}; this is API {API}", newer)
@@ -172,8 +174,8 @@ def builder(kind: str, name: str) -> tuple[Spec, Callable[..., Any]]:
         PluginError: As :func:`describe`, or if the module or function that ``build`` names cannot be imported.
     """
     entry, spec = describe(kind, name)
-    module, _, attribute = spec.build.partition(":")
     try:
+        module, _, attribute = spec.build.partition(":")
         return spec, getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # foreign code: anything may come out
         raise PluginError(

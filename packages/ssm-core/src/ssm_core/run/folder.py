@@ -171,7 +171,10 @@ def commit_folder(temporary: Path, final: Path) -> None:
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
     sync_folder(temporary)
+    old = temporary.with_name(f"{temporary.name}.old")
     if final.exists():
-        shutil.rmtree(final)
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
     temporary.rename(final)
     sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)

@@ -131,7 +131,7 @@ class S5(nn.Module):
                 pending = before.get("gap", u.new_zeros(len(u)))
                 dt = u.new_ones(u.shape[:2]) if dt_bl is None else dt_bl.to(u)
                 gaps, pending = effective_gaps(dt, mask_bl, reset_bl, pending)
-                after = {} if mask_bl is None else {"gap": pending}
+                after = {} if mask_bl is None and u.shape[1] else {"gap": pending}
             y_bld, x_bn = self._scan(u, gaps, reset_bl, self.C, self.D, before["x"])
             return y_bld.to(x_bld), {"x": x_bn, **after}
 

@@ -50,7 +50,8 @@ def _backward_fake(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, 
 
 def scan(*operands) -> tuple[Tensor, Tensor]:
     """The differentiable scan of clean operands, in the order of the operator's."""
-    return apply(DiagonalScan, OPS.diagonal_scan, *operands)
+    states, last = apply(DiagonalScan, OPS.diagonal_scan, *operands)
+    return states, last
 
 
 class DiagonalScan(Function):

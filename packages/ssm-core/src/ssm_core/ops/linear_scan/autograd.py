@@ -57,7 +57,8 @@ def _backward_fake(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse,
 
 def scan(*operands) -> tuple[Tensor, Tensor]:
     """The differentiable scan of clean operands, in the order of the operator's."""
-    return apply(LinearScan, OPS.linear_scan, *operands)
+    states, last = apply(LinearScan, OPS.linear_scan, *operands)
+    return states, last
 
 
 class LinearScan(Function):
