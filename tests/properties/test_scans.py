@@ -20,9 +20,9 @@ Results = list[Tensor]
 @pytest.fixture(autouse=True, scope="module")
 def _poisoned_memory():
     """torch.empty and its kin hand out NaN, so reading what was never written shows."""
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from ssm_core.ops._backend import numba_problem
 @pytest.fixture(autouse=True)
 def _poisoned_memory() -> Iterator[None]:
     """torch.empty and its kin hand out NaN, so reading what was never written shows."""
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     assert torch.empty(3).isnan().all()
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 @pytest.fixture(params=["torch", "numba"])

@@ -49,14 +49,23 @@ def check(cls: type[T], values: Mapping[str, Any], where: str, whose: str) -> T:
     for key in values:
         if key not in known:
             raise ConfigError(f"{whose} has no setting '{where}.{key}'", did_you_mean(key, known))
+    given, adapter = dict(values), TypeAdapter(cls)
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        return adapter.validate_python(given)
+    except ValidationError as error:
+        for item in error.errors():
+            # `--set task.time=true` means the word where the knob takes words.
+            wants_text = item["type"] in ("literal_error", "string_type") and len(item["loc"]) == 1
+            if wants_text and isinstance(item["input"], bool | int | float):
+                given[str(item["loc"][0])] = to_toml(item["input"])
+    try:
+        return adapter.validate_python(given)
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join([where, *(str(part) for part in first["loc"])])
         reason = first["msg"].removeprefix("Value error, ")
-        given = "" if first["type"] == "value_error" else f" (given: {first['input']!r})"
-        raise ConfigError(f"'{path}' of {whose}: {reason}{given}", describe_hint(cls, first["loc"])) from None
+        shown = "" if first["type"] == "value_error" else f" (given: {first['input']!r})"
+        raise ConfigError(f"'{path}' of {whose}: {reason}{shown}", describe_hint(cls, first["loc"])) from None
 
 
 def describe_hint(cls: type, location: tuple[Any, ...]) -> str:
