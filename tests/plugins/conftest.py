@@ -30,6 +30,7 @@ class Done:
     err: str
 
     def json(self) -> Any:
+        assert self.out, self.err
         return json.loads(self.out)
 
 

@@ -77,6 +77,11 @@ def test_knobs_of_the_model() -> None:
     assert (block.prenorm, block.mix.dropout.rate) == (False, 0.3)
 
 
+def test_the_width_may_be_given_either_way() -> None:
+    model = build_model("s5", d_input=3, d_output=2, n_layers=1, model_config={"d_model": 12})
+    assert model(torch.randn(1, 4, 3))[0].shape == (1, 4, 2)
+
+
 def test_a_seed_fixes_the_start() -> None:
     built = []
     for _ in range(2):

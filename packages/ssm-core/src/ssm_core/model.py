@@ -213,7 +213,8 @@ def build_model(
         Choice.of("addon", name, values, f"addon_configs[{i}]")
         for i, (name, values) in enumerate(zip(addons, configs, strict=True))
     ]
-    encoder = nn.Embedding(vocab, d_model) if vocab is not None else nn.Linear(cast("int", d_input), d_model)
+    width = model.d_model
+    encoder = nn.Embedding(vocab, width) if vocab is not None else nn.Linear(cast("int", d_input), width)
     stack = build_stack(main, extra, model, Needs(), max_length)
-    decoder = nn.Identity() if d_output is None else nn.Linear(d_model, d_output)
+    decoder = nn.Identity() if d_output is None else nn.Linear(width, d_output)
     return Model(encoder, stack, decoder)

@@ -115,6 +115,12 @@ def test_an_unknown_knob_of_a_part_is_refused_too() -> None:
         checked(inner={"width": 3})
 
 
+def test_words_that_toml_reads_as_values_are_words_again():
+    """``--set task.name=true`` and ``--set task.name=3`` where the knob takes text."""
+    assert checked(name=True).name == "true"
+    assert checked(name=3).name == "3"
+
+
 @pytest.mark.parametrize(
     ("values", "path", "given"),
     [
@@ -122,7 +128,7 @@ def test_an_unknown_knob_of_a_part_is_refused_too() -> None:
         ({"count": 1.5}, "task.count", "1.5"),
         ({"rate": "fast"}, "task.rate", "'fast'"),
         ({"on": "perhaps"}, "task.on", "'perhaps'"),
-        ({"name": 3}, "task.name", "3"),
+        ({"name": [3]}, "task.name", "[3]"),
         ({"kind": "c"}, "task.kind", "'c'"),
         ({"sizes": [1, "x"]}, "task.sizes.1", "'x'"),
         ({"inner": {"depth": "x"}}, "task.inner.depth", "'x'"),
