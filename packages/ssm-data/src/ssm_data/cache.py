@@ -129,8 +129,9 @@ def write(folder: Path, arrays: Arrays, identity: Mapping[str, Any], provenance:
     Raises:
         OSError: If the disk is full or may not be written; nothing is left behind then.
     """
-    draft = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)  # rubble of a killed process: who holds the lock is alone here
+    draft, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
+    for rubble in (draft, old):  # of a killed process: who holds the lock is alone here
+        shutil.rmtree(rubble, ignore_errors=True)
     draft.mkdir()
     try:
         files = {name: _write_array(draft / f"{name}.npy", array) for name, array in arrays.items()}
@@ -145,11 +146,13 @@ def write(folder: Path, arrays: Arrays, identity: Mapping[str, Any], provenance:
             json.dump(manifest, file, indent=1)
             _sync(file.fileno())
         _sync_folder(draft)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)  # not deleted in place: a kill would leave half of it under the real name
         draft.rename(folder)
         _sync_folder(folder.parent)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        for rubble in (draft, old):
+            shutil.rmtree(rubble, ignore_errors=True)
 
 
 def read(folder: Path, notice: bool = False) -> Part | None:
