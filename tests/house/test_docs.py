@@ -11,6 +11,9 @@ import pytest
 import snippets
 from workspace import ROOT
 
+# Seconds on a quiet machine; a busy one takes its time over so many processes.
+pytestmark = pytest.mark.timeout(1800)
+
 SNIPPETS = snippets.snippets()
 PAGES = {page: list(group) for page, group in groupby(SNIPPETS, key=lambda snippet: snippet.page)}
 RUNNING = {page: group for page, group in PAGES.items() if any(snippet.runs for snippet in group)}
