@@ -32,7 +32,8 @@ def smr_gate(
         u' (B, L, H), and the last tau - 1 inputs (B, tau-1, H).
 
     Source:
-        Qi et al. 2024, arXiv 2405.17534, sections 4.1-4.2 as reconstructed in the documentation.
+        Qi et al. 2024, arXiv 2405.17534, as reconstructed in the documentation; the paper's own equations
+        were not at hand.
     """
     tau, (batch, length, width) = weight.shape[-1], u.shape
     if weight.shape not in {(width, tau), (width, width, tau)}:
