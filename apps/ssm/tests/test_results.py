@@ -101,7 +101,7 @@ def test_a_probe_gets_the_model_and_the_test_split(ssm, plugin, stand_in):
 def test_eval_hands_on_split_and_settings(ssm, stand_in):
     seen = {}
 
-    def evaluate_run(run, split, overrides):
+    def evaluate_run(run, split, overrides, progress):
         seen.update(run=str(run), split=split, overrides=overrides)
         return {
             "run": str(run),

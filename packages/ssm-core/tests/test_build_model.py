@@ -145,6 +145,24 @@ def stack(backbone: str, needs: Needs, *addons: str, **model: Any) -> Any:
     return build_stack(main, chosen, ModelConfig(d_model=4, n_layers=1, **model), needs, None)
 
 
+def test_an_add_on_whose_slot_is_not_offered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = registry.builder
+
+    def only_the_mixer(kind: str, name: str) -> Any:
+        spec, build = builder(kind, name)
+        if kind == "backbone":
+            return spec, lambda config, layer, slot: build(
+                config, layer, lambda n, make, width: slot(n, make, width) if n == "mixer" else make(width)
+            )
+        return spec, build
+
+    monkeypatch.setattr(registry, "builder", only_the_mixer)
+    with pytest.raises(
+        ConfigError, match=r"toy_scale goes round the slot 'ssm', .*toy_backbone offers only mixer"
+    ):
+        build_model("toy_backbone", ["toy_scale"], d_input=3)
+
+
 @pytest.mark.parametrize(
     ("backbone", "addons", "needs", "causal", "words"),
     [

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssm_core.compose import Addon, describe, matching_layers, slots, whole
+from ssm_core.compose import Addon, Slots, describe, matching_layers, whole
 from ssm_core.plugin.errors import ConfigError
 from ssm_core.protocols import LayerInfo
 
@@ -67,25 +67,25 @@ def test_patterns_that_select_nothing_are_refused(pattern: str) -> None:
 
 
 def test_add_ons_on_one_slot_nest_in_their_order() -> None:
-    mixer = whole(Leaf, slots([addon(A), addon(B)], layer()), 8)
+    mixer = whole(Leaf, Slots([addon(A), addon(B)], layer()), 8)
     assert describe(mixer) == "B(A(Leaf))"
-    mixer = whole(Leaf, slots([addon(B), addon(A)], layer()), 8)
+    mixer = whole(Leaf, Slots([addon(B), addon(A)], layer()), 8)
     assert describe(mixer) == "A(B(Leaf))"
 
 
 def test_the_slot_mixer_is_outside_the_slot_ssm() -> None:
-    mixer = whole(Leaf, slots([addon(A, "mixer"), addon(B, "ssm")], layer()), 8)
+    mixer = whole(Leaf, Slots([addon(A, "mixer"), addon(B, "ssm")], layer()), 8)
     assert describe(mixer) == "A(B(Leaf))"
 
 
 def test_an_add_on_goes_on_its_layers_only() -> None:
-    chosen = [describe(whole(Leaf, slots([addon(A, layers="1::2")], layer(i)), 8)) for i in range(4)]
+    chosen = [describe(whole(Leaf, Slots([addon(A, layers="1::2")], layer(i)), 8)) for i in range(4)]
     assert chosen == ["Leaf", "A(Leaf)", "Leaf", "A(Leaf)"]
 
 
 def test_a_pattern_that_selects_nothing_is_told_by_any_layer() -> None:
     with pytest.raises(ConfigError, match="of a selects none"):
-        slots([addon(A, layers="7")], layer(0))
+        Slots([addon(A, layers="7")], layer(0))
 
 
 def test_make_builds_at_another_width_and_more_than_once() -> None:
@@ -95,7 +95,7 @@ def test_make_builds_at_another_width_and_more_than_once() -> None:
             self.branches = nn.ModuleList([make(width // 2), make(width // 2)])
 
     halves = Addon("halves", "mixer", lambda make, width, layer: Halves(make, width))
-    mixer = whole(Leaf, slots([addon(A), halves], layer()), 8)
+    mixer = whole(Leaf, Slots([addon(A), halves], layer()), 8)
     assert [describe(branch) for branch in mixer.branches] == ["A(Leaf)", "A(Leaf)"]
     assert [branch.inner.d_model for branch in mixer.branches] == [4, 4]
     assert mixer.branches[0] is not mixer.branches[1]
@@ -107,6 +107,6 @@ def test_taking_an_add_on_off_is_a_change_of_prefix() -> None:
             super().__init__(width)
             self.w = nn.Parameter(torch.ones(width))
 
-    bare = whole(Weighty, slots([], layer()), 8).state_dict()
-    wrapped = whole(Weighty, slots([addon(A), addon(B)], layer()), 8).state_dict()
+    bare = whole(Weighty, Slots([], layer()), 8).state_dict()
+    wrapped = whole(Weighty, Slots([addon(A), addon(B)], layer()), 8).state_dict()
     assert set(wrapped) == {f"inner.inner.{name}" for name in bare}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssm_core.params import gather_hints, groups
+from ssm_core import build_model
+from ssm_core.params import cast_model, gather_hints, groups
 from ssm_core.protocols import Hint
 
 
@@ -72,3 +73,20 @@ def test_a_shared_module_is_counted_once() -> None:
     linear = nn.Linear(2, 2)
     (only, bias) = groups(nn.Sequential(linear, linear), 0.1, 0.1)
     assert (only.names, bias.names) == (("0.weight",), ("0.bias",))
+
+
+def test_casting_leaves_hinted_parameters_in_their_type() -> None:
+    built = cast_model(model(), torch.bfloat16)
+    wide = {name for name, parameter in built.named_parameters() if parameter.dtype == torch.float32}
+    assert wide == {"slow.a"}
+    assert {p.dtype for p in cast_model(model(), torch.float64).parameters()} == {torch.float64}
+
+
+def test_a_cast_model_computes_what_the_wide_one_does() -> None:
+    torch.manual_seed(0)
+    built = build_model("s5", d_input=3, d_model=8, n_layers=2, backbone_config={"blocks": 1})
+    x = torch.randn(2, 50, 3)
+    wide, _ = built(x)
+    narrow, _ = cast_model(built, torch.bfloat16)(x.bfloat16())
+    assert narrow.dtype == torch.bfloat16
+    assert (narrow - wide).norm() < 0.05 * wide.norm()

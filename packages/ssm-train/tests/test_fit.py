@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from safetensors.torch import load_file
 from toy_runs import Toy, module, settings
 
 from ssm_core.plugin.errors import ConfigError, UserError
+from ssm_core.run.config import TrainConfig
 from ssm_core.run.folder import RunFolder
 from ssm_train import TrainingFailed, fit, resume
+from ssm_train.batches import BatchPlan
 
 SCRIPT = str(Path(__file__).with_name("toy_runs.py"))
 
@@ -211,14 +214,99 @@ def test_tensorboard_mirrors_the_metrics(tmp_path):
 @pytest.mark.parametrize(
     ("train_settings", "message"),
     [
-        ({"device": "abacus"}, "train.device is 'abacus'"),
+        ({"device": "abacus"}, r"'train\.device' of the run"),
+        ({"tracker": "tensorboard"}, "needs the package tensorboard"),
         ({"precision": "fp16"}, "needs a CUDA device"),
         ({"batch_size": 64}, "fewer than train.batch_size"),
     ],
 )
-def test_settings_that_cannot_work_are_errors(tmp_path, train_settings, message):
-    with pytest.raises(ConfigError, match=message):
+def test_settings_that_cannot_work_are_errors_before_a_folder_is_made(
+    tmp_path, monkeypatch, train_settings, message
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as where there is no tensorboard
+    with pytest.raises(UserError, match=message):
         fit(settings(**train_settings), Toy(), module(), out=tmp_path, quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cheap_checks_come_before_the_data(tmp_path):
+    class Costly(Toy):
+        def prepare(self, progress=None):
+            raise AssertionError("made the data first")
+
+    for wrong in ({"precision": "fp16"}, {"device": "cuda"}):
+        with pytest.raises(ConfigError, match="CUDA"):
+            fit(settings(**wrong), Costly(), module(), out=tmp_path, quiet=True)
+    with pytest.raises(UserError, match="is not a run folder"):
+        fit(settings(), Costly(), module(), out=tmp_path, init_from=tmp_path, quiet=True)
+
+
+def test_processes_all_get_rows_or_the_plan_is_refused():
+    config = TrainConfig(batch_size=8, drop_last=False)
+    assert BatchPlan.of(26, config, 0, processes=2).steps_per_epoch == 4
+    with pytest.raises(ConfigError, match="the last batch of an epoch has 1 of the 25 rows"):
+        BatchPlan.of(25, config, 0, processes=2)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_the_slice_at_fault_is_named(tmp_path, accumulate):
+    with pytest.raises(TrainingFailed, match=r"'inputs' holds 1 non-finite .* row 17 of the training split"):
+        fit(settings(epochs=1, accumulate=accumulate), Toy(poison=17), module(), out=tmp_path, quiet=True)
+    (log,) = tmp_path.glob("own-task/*/log.txt")
+    assert "row 17" in log.read_text()
+
+
+def test_whatever_ends_a_run_names_its_folder(tmp_path, monkeypatch):
+    def full(run, checkpoint, *, keep):
+        raise UserError("cannot write the checkpoint", "free some space")
+
+    class Faulty(Toy):
+        def loss(self, output, batch):
+            raise RuntimeError("a fault of the task")
+
+    with pytest.raises(TrainingFailed, match=r"RuntimeError: a fault of the task\n.*log\.txt") as failure:
+        fit(settings(epochs=1), Faulty(), module(), out=tmp_path, quiet=True)
+    assert "in loss" in (failure.value.run / "log.txt").read_text()
+    monkeypatch.setattr("ssm_train.checkpoint.save", full)
+    with pytest.raises(TrainingFailed, match=r"cannot write the checkpoint\n.*free some space") as failure:
+        fit(settings(epochs=1), Toy(), module(), out=tmp_path, quiet=True)
+    assert RunFolder(failure.value.run).status()["state"] == "failed"
+
+
+def test_epochs_laid_over_a_run_of_steps_count(tmp_path):
+    run = fit(settings(steps=5), Toy(), module(), out=tmp_path, quiet=True)
+    resume(run, {"epochs": 1}, task=Toy(), model=module(), quiet=True)
+    assert sorted(losses(run)) == list(range(1, 11))
+
+
+def test_going_back_to_an_older_checkpoint_voids_the_rows_above_it(tmp_path, start, whole):
+    run = fit(settings(epochs=1, checkpoint_every=4), Toy(), module(), out=tmp_path, quiet=True)
+    (RunFolder(run).checkpoint("latest") / "model.safetensors").write_bytes(b"damaged")
+    resume(run, {"steps": 9}, task=Toy(), model=module(), quiet=True)
+    rows = [row for row in RunFolder(run).metrics() if row["split"] != "test"]
+    assert sorted({row["step"] for row in rows}) == list(range(1, 10))
+    assert len([row for row in rows if row["split"] == "validation" and row["name"] == "mse"]) == 1
+
+
+def test_a_run_killed_again_and_again_ends_as_if_never_touched(tmp_path, start, train, whole):
+    draw = random.Random(0)
+    process = start(tmp_path, train={"epochs": 4, "checkpoint_every": 1})
+    run = wait_for_step(tmp_path, 2)
+    kills = 0
+    for _ in range(6):
+        process.join(draw.uniform(0.01, 0.25))
+        kills += process.is_alive()
+        process.kill()
+        process.join(60)
+        process = start(tmp_path, resume=str(run))
+    process.join(120)
+    if RunFolder(run).status()["state"] != "finished":
+        train(tmp_path, resume=str(run))
+    assert kills >= 2
+    assert same(weights(run), weights(whole))
+    assert losses(run) == losses(whole)
+    best = [json.loads((path / "best.json").read_text()) for path in (run, whole)]
+    assert best[0] == best[1]
 
 
 def test_two_processes_give_the_losses_of_one(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,46 @@ class Toy(Task):
 
     def predictions(self, output, batch):
         return {"prediction": output.head.flatten(0, 1), "target": batch.targets.flatten(0, 1)}
+
+
+class Head(nn.Module):
+    """A linear map that looks at features only."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.line = nn.Linear(d_model, 1)
+
+    def forward(self, y_bld, batch):
+        return self.line(y_bld)
+
+
+class Encoder(nn.Module):
+    """A linear map of the inputs."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, d_model)
+
+    def forward(self, batch):
+        return self.line(batch.inputs)
+
+
+class Registered(Toy):
+    """The toy as an installed task, round a backbone, each batch slowed down by a pause."""
+
+    def __init__(self, config) -> None:
+        super().__init__(poison=config.poison if config.poison >= 0 else None)
+        self.pause = config.pause
+
+    def encoder(self, d_model):
+        return Encoder(d_model)
+
+    def head(self, d_model):
+        return Head(d_model)
+
+    def run(self, model, batch, state=None):
+        time.sleep(self.pause)
+        return Task.run(self, model, batch, state)
 
 
 def module() -> nn.Module:

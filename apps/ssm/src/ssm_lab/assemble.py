@@ -48,8 +48,7 @@ class Flags:
         if self.epochs is not None and self.steps is not None:
             raise UserError("--epochs and --steps both give the length of the run", "give one of them")
         if self.epochs is not None:
-            # Steps would win over epochs, wherever they come from.
-            train = {"epochs": self.epochs, "steps": None}
+            train = {"epochs": self.epochs}
         if self.steps is not None:
             train = {"steps": self.steps}
         if self.device is not None:

@@ -53,22 +53,30 @@ def matching_layers(pattern: str, n_layers: int, whose: str) -> frozenset[int]:
     return frozenset(chosen)
 
 
-def slots(addons: Sequence[Addon], layer: LayerInfo) -> SlotFn:
-    """Return the slot function of one block: ``--addon a --addon b`` on one slot gives b(a(x)).
+class Slots:
+    """The slot function of one block: ``--addon a --addon b`` on one slot gives b(a(x)).
 
     Args:
         addons: All add-ons of the run, innermost first.
         layer: The block.
     """
-    active = [a for a in addons if layer.index in matching_layers(a.layers, layer.n_layers, a.name)]
 
-    def slot(name: str, make: Make, width: int) -> Mixer:
-        for addon in active:
+    def __init__(self, addons: Sequence[Addon], layer: LayerInfo) -> None:
+        self.layer = layer
+        self.active = [a for a in addons if layer.index in matching_layers(a.layers, layer.n_layers, a.name)]
+        self.offered: set[str] = set()
+
+    def __call__(self, name: str, make: Make, width: int) -> Mixer:
+        """Return what stands in a slot: the backbone's own part with the add-ons round it."""
+        self.offered.add(name)
+        for addon in self.active:
             if addon.slot == name:
-                make = _wrapped(addon.wrap, make, layer)
+                make = _wrapped(addon.wrap, make, self.layer)
         return make(width)
 
-    return slot
+    def unused(self) -> list[Addon]:
+        """Return the add-ons whose slot the block has not offered, so that they are nowhere in it."""
+        return [addon for addon in self.active if addon.slot not in self.offered]
 
 
 def _wrapped(wrap: Wrap, make: Make, layer: LayerInfo) -> Make:

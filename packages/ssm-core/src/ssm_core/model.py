@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ssm_core.compose import Addon, slots
+from ssm_core.compose import Addon, Slots
 from ssm_core.plugin import registry
 from ssm_core.plugin.config import check
 from ssm_core.plugin.errors import ConfigError
@@ -97,9 +97,9 @@ def build_stack(
         ConfigError: If backbone or add-ons cannot honour ``needs``.
         PluginError: If a plugin cannot be built.
     """
+    check_capabilities(backbone, model, needs, max_length)
     spec, build = registry.builder("backbone", backbone.name)
     assert isinstance(spec, BackboneSpec)
-    _check_capabilities(spec, model, needs, max_length)
     ready = [_ready(choice) for choice in addons]
     blocks = []
     for index in range(model.n_layers):
@@ -114,7 +114,14 @@ def build_stack(
             prenorm=model.prenorm,
             tie_dropout=model.tie_dropout,
         )
-        blocks.append(build(backbone.config, layer, slots(ready, layer)))
+        slot = Slots(ready, layer)
+        blocks.append(build(backbone.config, layer, slot))
+        if unused := slot.unused():
+            raise ConfigError(
+                f"add-on {unused[0].name} goes round the slot '{unused[0].slot}', and {backbone.name} offers only "
+                f"{', '.join(sorted(slot.offered)) or 'none'}",
+                "drop the add-on, or choose another backbone",
+            )
     stack = Stack(blocks, model.d_model, model.norm if model.prenorm else "none")
     for wanted, able, what in (
         (needs.causal, stack.causal, "look back only"),
@@ -138,7 +145,14 @@ def _ready(choice: Choice) -> Addon:
     return Addon(choice.name, spec.slot, build(choice.config), layers)
 
 
-def _check_capabilities(spec: BackboneSpec, model: ModelConfig, needs: Needs, max_length: int | None) -> None:
+def check_capabilities(backbone: Choice, model: ModelConfig, needs: Needs, max_length: int | None) -> None:
+    """Check what a backbone says of itself against what is asked of it; builds nothing.
+
+    Raises:
+        ConfigError: If it cannot do it; the hint names the knob that helps.
+    """
+    _, spec = registry.describe("backbone", backbone.name)
+    assert isinstance(spec, BackboneSpec)
     can = spec.capabilities
     if model.causal and not can.causal:
         raise ConfigError(f"{spec.name} has no causal form", "--set model.causal=false")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from ssm_core.protocols import Hint
@@ -43,6 +44,33 @@ def gather_hints(model: nn.Module) -> dict[str, Hint]:
 def _hints_of(module: nn.Module) -> Mapping[str, Hint]:
     give: Callable[[], Mapping[str, Hint]] | None = getattr(module, "param_hints", None)
     return {} if give is None else give()
+
+
+@torch.no_grad()
+def cast_model(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Cast a model's floating-point parameters and buffers in place, for inference in reduced precision.
+
+    Unlike ``model.to(dtype)`` it leaves those whose hint names a wider type in that type: eigenvalues and steps rounded
+    to bfloat16 are another model.
+
+    Args:
+        model: Any model.
+        dtype: Such as ``torch.bfloat16``.
+
+    Returns:
+        The same model.
+    """
+    hints = gather_hints(model)
+    for name, parameter in model.named_parameters():
+        wanted = hints[name].dtype
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(
+                dtype if wanted is None else torch.promote_types(dtype, wanted)
+            )
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.data = buffer.data.to(dtype)
+    return model
 
 
 @dataclass(frozen=True)

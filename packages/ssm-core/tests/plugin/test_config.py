@@ -146,6 +146,25 @@ def test_a_wrong_value_is_shown_with_its_place_and_its_documentation(
     assert f"{knob}: {field_docs(Knobs)[knob]}" in message
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan"])
+def test_numbers_are_finite(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"'task\.rate' of task dist/thing.*finite"):
+        checked(rate=value)
+
+
+@pytest.mark.parametrize("knob", ["count", "rate", "limit"])
+def test_true_is_not_a_number(knob: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'task\.{knob}' of task dist/thing is a number \(given: true\)"):
+        checked(**{knob: True})
+
+
+def test_none_gives_back_a_default_that_is_none() -> None:
+    assert checked(limit="none").limit is None
+    with pytest.raises(ConfigError, match=r"'task\.count'"):
+        checked(count="none")
+    assert checked(name="none").name == "none"
+
+
 def test_contradicting_values_give_the_class_own_message() -> None:
     with pytest.raises(ConfigError, match=r"task dist/thing: count must not be 0 while on$"):
         checked(count=0)

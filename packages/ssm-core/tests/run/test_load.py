@@ -13,7 +13,7 @@ from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder, write_json
-from ssm_core.run.load import load_weights
+from ssm_core.run.load import load_weights, start_from
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -111,3 +111,41 @@ def test_a_run_without_checkpoint_says_so(tmp_path: Path, toys) -> None:
     folder = RunFolder.create(tmp_path, RunConfig.from_tree(TREE))
     with pytest.raises(UserError, match="has no checkpoint"):
         ssm_core.load(folder.path)
+
+
+def _model(*addons: str) -> SequenceModel:
+    tree = {**TREE, "addons": {name: {} for name in addons}}
+    return build_for_task(RunConfig.from_tree(tree), registry.build_task("toy_task", {}))
+
+
+def test_add_ons_go_on_the_weights_of_a_run_without_them(tmp_path: Path) -> None:
+    old, new = _model(), _model("toy_twice")
+    save_file(old.state_dict(), tmp_path / "w.safetensors")
+    own = {name: value.clone() for name, value in new.state_dict().items()}
+    started = start_from(new, tmp_path / "w.safetensors")
+    assert started == [f"stack.blocks.{i}.mixer.log_factor" for i in (0, 1)]
+    found = new.state_dict()
+    assert all(torch.equal(found[name], own[name]) for name in started)
+    held = old.state_dict()
+    assert len(found) == len(held) + 2
+    for name in found.keys() - started:
+        assert torch.equal(found[name], held[name.replace(".inner", "")])
+
+
+def test_the_same_add_ons_start_from_all_weights(tmp_path: Path) -> None:
+    old, new = _model("toy_scale", "toy_twice"), _model("toy_scale", "toy_twice")
+    save_file(old.state_dict(), tmp_path / "w.safetensors")
+    assert start_from(new, tmp_path / "w.safetensors") == []
+    assert all(torch.equal(value, new.state_dict()[name]) for name, value in old.state_dict().items())
+
+
+def test_parameters_that_could_be_of_either_add_on_are_refused(tmp_path: Path) -> None:
+    save_file(_model("toy_scale").state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="no telling which is whose"):
+        start_from(_model("toy_scale", "toy_twice"), tmp_path / "w.safetensors")
+
+
+def test_starting_from_another_model_is_refused(tmp_path: Path) -> None:
+    save_file(_model("toy_scale").state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"has, unlike the model, stack\.blocks\.0\.mixer\.log_factor"):
+        start_from(_model(), tmp_path / "w.safetensors")

@@ -108,6 +108,14 @@ def test_later_layers_win() -> None:
     assert run.backbone.config.state_size == 4
 
 
+def test_a_length_in_epochs_replaces_one_in_steps_below_it() -> None:
+    steps = {"train": {"steps": 9}}
+    assert RunConfig.from_tree(layered(steps, overrides=parse_set(["train.epochs=4"]))).train.steps is None
+    assert RunConfig.from_tree(layered(steps, {"train": {"batch_size": 4}})).train.steps == 9
+    assert RunConfig.from_tree(layered({"train": {"epochs": 4}}, steps)).train.steps == 9
+    assert RunConfig.from_tree(layered(steps, overrides=parse_set(["train.steps=none"]))).train.steps is None
+
+
 def test_the_command_line_fixes_add_ons_and_their_order() -> None:
     recipe = {"addons": {"toy_scale": {"factor": 3.0}, "toy_mirror": {}}}
     tree = layered(recipe, addons=["toy_twice", "toy-plugins/toy_scale"])

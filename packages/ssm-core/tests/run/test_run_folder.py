@@ -80,6 +80,16 @@ def test_metrics_survive_torn_lines_and_keep_the_last_of_a_step(folder: RunFolde
     ]
 
 
+def test_rows_above_a_resume_are_void(folder: RunFolder) -> None:
+    resumed = {**row(1, 1.0, "resumed"), "split": "run"}
+    rows = [row(1, 1.0), row(2, 2.0), row(3, 3.0), resumed, row(2, 2.5)]
+    folder.metrics_file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert [(r["step"], r["name"], r["value"]) for r in folder.metrics()] == [
+        (1, "loss", 1.0),
+        (2, "loss", 2.5),
+    ]
+
+
 def test_metrics_survive_a_line_torn_inside_a_character(folder: RunFolder) -> None:
     whole = (json.dumps(row(1, 1.0)) + "\n").encode()
     folder.metrics_file.write_bytes(whole + '{"step": 2, "name": "é'.encode()[:-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def evaluate(
     *,
     batch_size: int,
     device: torch.device | str,
+    precision: str = "float32",
     max_rows: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -60,6 +61,7 @@ def evaluate(
         split: Name of one of the task's splits, or a data set of one's own with the same rows.
         batch_size: Rows a batch, in each process.
         device: Where the model is; batches are moved there.
+        precision: ``float32``, ``bf16`` or ``fp16``, as ``train.precision``; loss and metrics are of float32 outputs.
         max_rows: Stop after so many rows, over all processes.
         progress: Called as ``progress(what, done, total)``.
 
@@ -78,11 +80,13 @@ def evaluate(
     with _evaluating(model), torch.no_grad():
         for start in range(0, len(rows), batch_size):
             batch = task.collate([data[row] for row in rows[start : start + batch_size]]).to(device)
-            output = model(batch) if state is None else model(batch, state)
+            with _arithmetic(torch.device(device), precision):
+                output = model(batch) if state is None else model(batch, state)
+            output = _each_tensor(output, _widened)
             state = output.state if task.needs.carry_state else None
             mean_loss.update(*task.loss(output, batch))
             metrics.update(task.predictions(output, batch))
-            first = first or (_to_cpu(output), batch.to("cpu"))
+            first = first or (_each_tensor(output, Tensor.cpu), batch.to("cpu"))
             if progress is not None:
                 progress(f"evaluating {name}", min(start + batch_size, len(rows)), len(rows))
     assert first is not None
@@ -127,6 +131,7 @@ def evaluate_run(
         split,
         batch_size=batch_size or config.train.eval_batch_size,
         device=where,
+        precision=config.train.precision,
         progress=progress,
     )
     step = pointer(folder, which)["step"]
@@ -192,16 +197,26 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _to_cpu(value: Any) -> Any:
-    """Return a tree of tuples, lists, mappings and dataclasses with its tensors on the CPU."""
+def _arithmetic(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, kinds[precision]) if precision in kinds else contextlib.nullcontext()
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a tree of tuples, lists, mappings and dataclasses with each of its tensors changed."""
     if isinstance(value, Tensor):
-        return value.cpu()
+        return change(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _to_cpu(getattr(value, f.name)) for f in fields(value) if f.init})
+        parts = {f.name: _each_tensor(getattr(value, f.name), change) for f in fields(value) if f.init}
+        return replace(value, **parts)
     if isinstance(value, Mapping):
-        return {key: _to_cpu(item) for key, item in value.items()}
+        return {key: _each_tensor(item, change) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [_to_cpu(item) for item in value]
+        items = [_each_tensor(item, change) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
 

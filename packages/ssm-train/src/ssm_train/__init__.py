@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssm_train.errors import TrainingFailed
     from ssm_train.seeds import fit_seeds
-    from ssm_train.training import describe, fit, resume
+    from ssm_train.setup import describe
+    from ssm_train.training import fit, resume
 
 __all__ = ["TrainingFailed", "describe", "fit", "fit_seeds", "resume"]
 
 _HOMES = {
     "TrainingFailed": "ssm_train.errors",
-    "describe": "ssm_train.training",
+    "describe": "ssm_train.setup",
     "fit": "ssm_train.training",
     "fit_seeds": "ssm_train.seeds",
     "resume": "ssm_train.training",

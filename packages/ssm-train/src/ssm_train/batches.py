@@ -30,11 +30,11 @@ class BatchPlan:
     seed: int
 
     @classmethod
-    def of(cls, rows: int, config: TrainConfig, seed: int) -> BatchPlan:
+    def of(cls, rows: int, config: TrainConfig, seed: int, processes: int = 1) -> BatchPlan:
         """Plan a run.
 
         Raises:
-            ConfigError: If an epoch would have no batch.
+            ConfigError: If an epoch would have no batch, or one that leaves a process without a row.
         """
         full, rest = divmod(rows, config.batch_size)
         per_epoch = full + (rest > 0 and not config.drop_last)
@@ -43,6 +43,11 @@ class BatchPlan:
                 f"the training split has {rows} rows, fewer than train.batch_size = {config.batch_size}, and "
                 "train.drop_last leaves out the smaller batch",
                 "--set train.batch_size=... or --set train.drop_last=false",
+            )
+        if per_epoch > full and rest < processes:
+            raise ConfigError(
+                f"the last batch of an epoch has {rest} of the {rows} rows, fewer than the {processes} processes",
+                "--set train.drop_last=true or another train.batch_size",
             )
         total = config.steps if config.steps is not None else config.epochs * per_epoch
         return cls(rows, config.batch_size, per_epoch, total, seed)

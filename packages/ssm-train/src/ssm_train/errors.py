@@ -10,9 +10,14 @@ class TrainingFailed(Exception):
 
     Args:
         message: What happened, where, and what to do next.
-        run: The run folder.
+        runs: The run folder; of several seeds every folder there is, those that finished too, in their order.
     """
 
-    def __init__(self, message: str, run: Path) -> None:
+    def __init__(self, message: str, *runs: Path) -> None:
         super().__init__(message)
-        self.run = run
+        self.runs = runs
+
+    @property
+    def run(self) -> Path:
+        """The run folder; the first of several."""
+        return self.runs[0]

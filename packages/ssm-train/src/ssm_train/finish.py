@@ -26,14 +26,15 @@ def finish(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, disp
         trainer.splits["test"],
         batch_size=config.train.eval_batch_size,
         device=trainer.accelerator.device,
+        precision=config.train.precision,
     )
     if not trainer.accelerator.is_main_process:
         return
     best_file = run.path / ("best.json" if (run.path / "best.json").is_file() else "latest.json")
     best = read_json(best_file)
     recorder = Recorder(run, config.train.tracker, trainer.wall)
-    recorder.metrics(best["step"], trainer.plan.epoch(best["step"] - 1), "test", result.metrics)
-    recorder.close()
+    epoch = trainer.plan.epoch(best["step"] - 1)
+    recorder.metrics(best["step"], epoch, "test", result.metrics)
     report = {
         "run": str(run.path),
         "step": best["step"],
@@ -44,15 +45,18 @@ def finish(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, disp
     }
     (run.path / "eval").mkdir(exist_ok=True)
     write_json(run.path / "eval" / f"test@{best['step']}.json", report)
-    display.say(
-        f"test {figures(result.metrics)}, at the best validation epoch {trainer.plan.epoch(best['step'] - 1) + 1}"
-    )
+    which = "the best validation" if best_file.name == "best.json" else "the last"
+    lines = [f"test {figures(result.metrics)}, at {which} epoch {epoch + 1}"]
     published = nearest_published(config)
     if published is not None:
         spread = f" (std {published.std:.2g})" if published.std is not None else ""
-        display.say(
+        lines.append(
             f"published {published.model}: {published.metric} {published.value:.4g}{spread}; {published.source}"
         )
+    for line in lines:
+        display.say(line)
+        recorder.log(line)
+    recorder.close()
     display.say(f"learning curve: {learning_curve(run)}")
     panels = task.plots(*result.first)
     if panels:

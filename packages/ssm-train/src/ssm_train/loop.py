@@ -38,6 +38,7 @@ class Trainer:
         accelerator: Device, precision, processes.
         run: The run folder.
         display: What the person sees; silent in all processes but the first.
+        plan: Which rows make up which batch.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Trainer:
         accelerator: Accelerator,
         run: RunFolder,
         display: Display,
+        plan: BatchPlan,
     ) -> None:
         self.config, self.task, self.run, self.display = config, task, run, display
         self.accelerator = accelerator
@@ -56,7 +58,7 @@ class Trainer:
         self.model: nn.Module = accelerator.prepare(model)
         self.adamw = accelerator.prepare(self.optimizer.adamw)
         self.splits = task.splits()
-        self.plan = BatchPlan.of(len(self.splits["train"]), config.train, config.seed)
+        self.plan = plan
         self.step = 0
         self.wall = 0.0
         self.best: dict[str, Any] | None = None
@@ -71,6 +73,8 @@ class Trainer:
         """
         main = self.accelerator.is_main_process
         recorder = Recorder(self.run, self.config.train.tracker, self.wall) if main else None
+        if recorder is not None and self.step:
+            recorder.resumed(self.step, self.plan.epoch(self.step - 1))
         try:
             while self.step < self.plan.total:
                 self._train_step(recorder)
@@ -88,14 +92,14 @@ class Trainer:
         self.optimizer.set_factor(factor)
         self.model.train()
         self.adamw.zero_grad()
-        total, weight, last = self._backward(rows)
+        total, weight, slices = self._backward(rows)
         # Sums over every slice and process, so that each element counts the same however the batch was cut.
         total, weight = self._sum(torch.stack([total, weight])).unbind()
         norm = self._finish_gradients(len(rows), weight)
         loss = float(total / weight)
         fp16 = self.config.train.precision == "fp16"  # its scaler skips overflowing steps by itself
         if not (torch.isfinite(total) and (fp16 or torch.isfinite(norm))):
-            self._not_finite(rows, last, loss)
+            self._not_finite(rows, slices, loss, recorder)
         self.adamw.step()
         values = {"loss": loss, "grad_norm": float(norm), "lr": self.config.optim.lr * factor}
         if recorder is not None:
@@ -103,25 +107,32 @@ class Trainer:
         self.recent["loss"] = loss
         self.step += 1
 
-    def _backward(self, rows: list[int]) -> tuple[Tensor, Tensor, tuple[list[int], Batch, Any]]:
-        """Run this process's slices of a batch forward and backward; gradients are of sum / rows."""
+    def _backward(self, rows: list[int]) -> tuple[Tensor, Tensor, list[tuple[list[int], Tensor]]]:
+        """Run this process's slices of a batch forward and backward; gradients are of sum / rows.
+
+        Returns:
+            Summed loss, summed weight, and rows and loss of each slice.
+        """
         mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         count = self.config.train.accumulate
-        slices = [mine[i::count] for i in range(count) if mine[i::count]]
+        parts = [mine[i::count] for i in range(count) if mine[i::count]]
         total = torch.zeros((), device=self.accelerator.device)
         weight = torch.zeros_like(total)
-        last: tuple[list[int], Batch, Any] = ([], Batch(total, total), None)
-        for index, part in enumerate(slices):
-            batch = self.task.collate([self.splits["train"][row] for row in part]).to(self.accelerator.device)
-            wait = index + 1 < len(slices)
+        slices: list[tuple[list[int], Tensor]] = []
+        for index, part in enumerate(parts):
+            batch = self._batch(part)
+            wait = index + 1 < len(parts)
             with self.accelerator.no_sync(self.model) if wait else nullcontext():
                 with self.accelerator.autocast():
                     output = self.model(batch)
                 loss = self.task.loss(output, batch)
                 self.accelerator.backward(loss.total / len(rows))
             total, weight = total + loss.total.detach(), weight + loss.weight.detach()
-            last = (part, batch, output)
-        return total, weight, last
+            slices.append((part, loss.total.detach()))
+        return total, weight, slices
+
+    def _batch(self, rows: list[int]) -> Batch:
+        return self.task.collate([self.splits["train"][row] for row in rows]).to(self.accelerator.device)
 
     def _finish_gradients(self, rows: int, weight: Tensor) -> Tensor:
         """Turn gradients of sum / rows, averaged over processes, into those of the mean; clip; return the norm."""
@@ -155,6 +166,7 @@ class Trainer:
             self.splits["validation"],
             batch_size=self.config.train.eval_batch_size,
             device=self.accelerator.device,
+            precision=self.config.train.precision,
         )
         name, direction = self.task.primary
         value = result.metrics[name]
@@ -233,18 +245,29 @@ class Trainer:
         message = f"interrupted by {signal} after step {self.step} of {self.plan.total}; everything is saved"
         self._fail(f"{message}\n  go on with --resume {self.run.path}", recorder)
 
-    def _not_finite(self, rows: list[int], last: tuple[list[int], Batch, Any], loss: float) -> None:
-        part, batch, output = last
+    def _not_finite(
+        self, rows: list[int], slices: list[tuple[list[int], Tensor]], loss: float, recorder: Recorder | None
+    ) -> None:
         epoch, place = divmod(self.step, self.plan.steps_per_epoch)
-        cause = diagnose(self.bare, batch, part, output)
+        cause = self._cause(slices)
         latest = self.run.path / "latest.json"
         kept = "the last good checkpoint is kept" if latest.is_file() else "no checkpoint had been saved yet"
         shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
         self._fail(
             f"step {self.step + 1} (epoch {epoch + 1}, batch {place + 1}, rows {shown}) is not finite: "
             f"loss {loss:g}; {cause}\n  {kept}; try a lower optim.lr or train.clip_norm=1",
-            None,
+            recorder,
         )
+
+    def _cause(self, slices: list[tuple[list[int], Tensor]]) -> str:
+        """Name the tensor at fault in the slice and process where the loss first went wrong, or in any."""
+        bad = [part for part, total in slices if not bool(torch.isfinite(total))]
+        part = (bad or [part for part, _ in slices])[0]
+        batch = self._batch(part)
+        with torch.no_grad():
+            output = self.bare(batch)
+        found = (not bad, diagnose(self.bare, batch, part, output))
+        return min(gather_object([found]), key=lambda item: item[0])[1]
 
     def _fail(self, message: str, recorder: Recorder | None) -> None:
         if self.accelerator.is_main_process:

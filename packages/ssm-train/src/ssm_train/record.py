@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from ssm_core.plugin.errors import UserError
-from ssm_core.run.folder import RunFolder
+from ssm_core.run.folder import RESUMED, RunFolder
 
 HEARTBEAT_SECONDS = 5.0
 
@@ -41,10 +42,17 @@ class Recorder:
     def metrics(self, step: int, epoch: int, split: str, values: Mapping[str, float]) -> None:
         """Append one row a value."""
         for name, value in values.items():
-            row = {"step": step, "epoch": epoch, "split": split, "name": name, "value": value}
-            self._metrics.write(json.dumps({**row, "wall": round(self.wall, 3)}) + "\n")
+            self._row(step, epoch, split, name, value)
             if self._board is not None:
                 self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def resumed(self, step: int, epoch: int) -> None:
+        """Note that the run goes on after a step: rows of later steps, written before, no longer count."""
+        self._row(step, epoch, *RESUMED, step)
+
+    def _row(self, step: int, epoch: int, split: str, name: str, value: float) -> None:
+        row = {"step": step, "epoch": epoch, "split": split, "name": name, "value": value}
+        self._metrics.write(json.dumps({**row, "wall": round(self.wall, 3)}) + "\n")
 
     def log(self, text: str) -> None:
         """Append a line to the log, with the time."""
@@ -65,12 +73,20 @@ class Recorder:
             self._board.close()
 
 
-def _tensorboard(run: RunFolder) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+def check_tracker(tracker: str) -> None:
+    """Check that a tracker is installed.
+
+    Raises:
+        UserError: If it is not.
+    """
+    if tracker == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise UserError(
             "train.tracker = tensorboard needs the package tensorboard",
             "pip install 'ssm-train[tensorboard]'",
-        ) from None
+        )
+
+
+def _tensorboard(run: RunFolder) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(run.path / "tensorboard"))

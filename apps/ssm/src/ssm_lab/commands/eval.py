@@ -28,8 +28,11 @@ def evaluate(
     """
     with console.results_only():
         from ssm_eval import evaluate_run
+        from ssm_train.display import Display
 
-        report = evaluate_run(run, split=split, overrides=parse_set(sets or ()) or None)
+        with Display() as display:
+            overrides = parse_set(sets or ()) or None
+            report = evaluate_run(run, split=split, overrides=overrides, progress=display.progress)
     if as_json:
         console.emit_json(report)
         return

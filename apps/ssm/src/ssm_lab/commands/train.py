@@ -132,8 +132,8 @@ def _finish(job: Callable[[], Sequence[Path]]) -> None:
             runs = job()
     except TrainingFailed as error:
         console.fail(str(error))
-        if is_main() and (error.run / "config.json").is_file():
-            console.emit(str(error.run.absolute()))
+        for run in error.runs if is_main() else ():
+            console.emit(str(run.absolute()))
         raise typer.Exit(1) from None
     for run in runs if is_main() else ():
         console.emit(str(run.absolute()))

@@ -1,7 +1,8 @@
 """Config dataclasses: made, checked, overridden and printed. Standard library and pydantic only.
 
 A config is a frozen dataclass whose docstring documents every field in an ``Attributes:`` section. Values come from
-TOML, so a field is an int, float, bool, str, Literal, Path or a tuple of them; None is allowed as a default only.
+TOML, so a field is an int, float, bool, str, Literal, Path or a tuple of them. None is allowed as a default only: the
+word ``none`` gives it back (TOML has no null).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def config(cls: type[T]) -> type[T]:
     The switch has to sit on the class itself: a bare ``TypeAdapter`` of a dataclass drops unknown keys silently.
     """
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-    made.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    made.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
     return made
 
 
@@ -45,13 +46,24 @@ def check(cls: type[T], values: Mapping[str, Any], where: str, whose: str) -> T:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
-        if key not in known:
-            raise ConfigError(f"{whose} has no setting '{where}.{key}'", did_you_mean(key, known))
+        if key not in defaults:
+            raise ConfigError(f"{whose} has no setting '{where}.{key}'", did_you_mean(key, defaults))
     given, adapter = dict(values), TypeAdapter(cls)
+    for key, value in values.items():
+        if value == "none" and defaults[key] is None:
+            given[key] = None
     try:
-        return adapter.validate_python(given)
+        made = adapter.validate_python(given)
+        for key, value in given.items():
+            # Python counts true as 1; who writes true for a number has mistaken the knob.
+            if isinstance(value, bool) and type(getattr(made, key)) in (int, float):
+                raise ConfigError(
+                    f"'{where}.{key}' of {whose} is a number (given: {to_toml(value)})",
+                    describe_hint(cls, (key,)),
+                )
+        return made
     except ValidationError as error:
         for item in error.errors():
             # `--set task.time=true` means the word where the knob takes words.

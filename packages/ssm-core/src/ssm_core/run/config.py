@@ -108,7 +108,7 @@ class TrainConfig:
     accumulate: int = 1
     clip_norm: float = 0.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
     eval_every: int = 1
     checkpoint_every: int = 0
@@ -316,7 +316,11 @@ def _short(name: str) -> str:
 
 
 def _lay(base: Tree, over: Mapping[str, Any]) -> Tree:
-    """Merge two trees; a section whose plugin changes starts anew, since its settings were the other plugin's."""
+    """Merge two trees.
+
+    A section whose plugin changes starts anew, since its settings were the other plugin's; and a length in epochs laid
+    over one in steps replaces it, which merging alone would not do.
+    """
     base, over = dict(base), dict(over)
     for kind in ("backbone", "task"):
         old, new = base.get(kind, {}), over.get(kind, {})
@@ -326,6 +330,9 @@ def _lay(base: Tree, over: Mapping[str, Any]) -> Tree:
             and _short(new.get("name", old["name"])) != _short(old["name"])
         ):
             del base[kind]
+    length, held = over.get("train", {}), base.get("train", {})
+    if isinstance(length, Mapping) and "epochs" in length and "steps" not in length and "steps" in held:
+        base["train"] = {**held, "steps": None}
     if isinstance(over.get("addons"), Mapping):
         held = {_short(name): name for name in base.get("addons", {})}
         over["addons"] = {held.get(_short(name), name): values for name, values in over["addons"].items()}

@@ -17,6 +17,9 @@ from typing import Any
 from ssm_core.plugin.errors import UserError
 from ssm_core.run.config import RunConfig
 
+RESUMED = ("run", "resumed")
+"""Split and name of the row of ``metrics.jsonl`` that a resume writes: rows of later steps, above it, are void."""
+
 
 class RunFolder:
     """A run's folder.
@@ -106,7 +109,7 @@ class RunFolder:
         raise UserError(f"{self.path} has no checkpoint", hint)
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of ``metrics.jsonl``; of a row written twice (after a resume) only the last."""
+        """Yield the rows of ``metrics.jsonl``, without those of a part of the run that a resume went back over."""
         rows: dict[tuple[int, str, str], dict[str, Any]] = {}
         if self.metrics_file.is_file():
             for line in self.metrics_file.read_bytes().splitlines():
@@ -115,6 +118,9 @@ class RunFolder:
                     key = (row["step"], row["split"], row["name"])
                 except (ValueError, KeyError, TypeError):
                     continue  # a line torn by a kill, perhaps inside a character
+                if key[1:] == RESUMED:
+                    rows = {old: kept for old, kept in rows.items() if old[0] <= key[0]}
+                    continue
                 rows.pop(key, None)
                 rows[key] = row
         yield from sorted(rows.values(), key=lambda row: row["step"])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ssm_core.model import SequenceModel, build_for_task
 from ssm_core.plugin import registry
@@ -49,11 +50,52 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
     Raises:
         UserError: If the file cannot be read, or naming the first weights that do not fit.
     """
+    model.load_state_dict(_fitting(model.state_dict(), _read(file), file))
+
+
+def start_from(model: torch.nn.Module, file: Path) -> list[str]:
+    """Load the weights of a run into a model that may have more add-ons than that run had.
+
+    An add-on holds what it goes round as ``inner``: the weights of ``mixer`` there are those of ``mixer.inner`` here.
+
+    Returns:
+        Names of the add-ons' own parameters, which keep the start they were built with.
+
+    Raises:
+        UserError: If the file cannot be read, or naming the first weights that do not fit.
+    """
+    own, weights = model.state_dict(), _read(file)
+    if own.keys() == weights.keys():
+        model.load_state_dict(_fitting(own, weights, file))
+        return []
+    bare = {_without_inner(name): name for name in weights}
+    if len({_without_inner(name) for name in own}) < len(own) or len(bare) < len(weights):
+        raise UserError(
+            f"{file} is of other add-ons, and two here have parameters of one name: no telling which is whose",
+            "start from a run with the same add-ons",
+        )
+    source = {name: name if name in weights else bare.get(_without_inner(name)) for name in own}
+    wrappers = tuple(f"{path}." for path, module in model.named_modules() if hasattr(module, "inner"))
+    new = [name for name, held in source.items() if held is None and name.startswith(wrappers)]
+    moved = {name: weights[held] for name, held in source.items() if held is not None}
+    moved |= {name: weights[name] for name in weights.keys() - set(source.values())}
+    fitting = _fitting({name: own[name] for name in own if name not in new}, moved, file)
+    model.load_state_dict(fitting | {name: own[name] for name in new})
+    return new
+
+
+def _without_inner(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "inner")
+
+
+def _read(file: Path) -> dict[str, Tensor]:
     try:
-        weights = load_file(file)
+        return load_file(file)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read the weights {file}: {error}") from None
-    own = model.state_dict()
+
+
+def _fitting(own: Mapping[str, Tensor], weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     wrong = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
     for names, what in (
@@ -63,4 +105,4 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
     ):
         if names:
             raise UserError(f"{file} {what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
-    model.load_state_dict(weights)
+    return weights

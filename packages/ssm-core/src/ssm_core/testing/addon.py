@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssm_core.compose import Addon, slots, whole
+from ssm_core.compose import Addon, Slots, whole
 from ssm_core.model import build_stack
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, UserError
@@ -76,7 +76,7 @@ class AddonSuite(MixerSuite):
     def round_tiny(self, layer: LayerInfo, addons: list[Addon], **knobs: Any) -> Any:
         """Build add-ons round a tiny mixer."""
         tiny: Make = lambda width: TinyMixer(width, causal=layer.causal, **knobs)  # noqa: E731
-        return whole(tiny, slots(addons, layer), layer.d_model)
+        return whole(tiny, Slots(addons, layer), layer.d_model)
 
     def test_what_the_inner_mixer_denies_stays_denied(self) -> None:
         """Round a mixer that takes no gaps it takes none either, or cannot be built."""

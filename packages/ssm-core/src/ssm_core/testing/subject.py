@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssm_core.compose import Addon, slots
+from ssm_core.compose import Addon, Slots
 from ssm_core.plugin import registry
 from ssm_core.plugin.spec import BackboneSpec, Capabilities
 from ssm_core.protocols import LayerInfo, Make, Mixer, State
@@ -164,7 +164,7 @@ def build_parts(
     parts: dict[str, Mixer] = {}
 
     def slot(name: str, make: Make, width: int) -> Mixer:
-        parts[name] = slots(addons, layer)(name, make, width)
+        parts[name] = Slots(addons, layer)(name, make, width)
         return parts[name]
 
     parts["block"] = build(registry.configure("backbone", backbone, config), layer, slot)

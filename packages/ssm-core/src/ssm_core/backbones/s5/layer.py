@@ -216,7 +216,7 @@ def backward_gaps(gaps_bl: Tensor, mask_bl: Tensor | None, reset_bl: Tensor | No
     return after if mask_bl is None else after.masked_fill(~mask_bl, 0)
 
 
-def _shift_left(x_bl: Tensor, fill: float) -> Tensor:
+def _shift_left(x_bl: Tensor, fill: int) -> Tensor:
     return torch.cat([x_bl[:, 1:], torch.full_like(x_bl[:, :1], fill)], 1)
 
 

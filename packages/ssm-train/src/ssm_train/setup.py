@@ -1,0 +1,141 @@
+"""From a configuration to what the loop needs: checks, data, model, order of batches, run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from ssm_core.model import build_for_task, check_capabilities
+from ssm_core.plugin import registry
+from ssm_core.plugin.errors import ConfigError
+from ssm_core.protocols import Task
+from ssm_core.run.config import RunConfig
+from ssm_core.run.folder import RunFolder, write_json
+from ssm_train import rng
+from ssm_train.batches import BatchPlan
+from ssm_train.device import make_accelerator, set_threads
+from ssm_train.display import Display
+from ssm_train.environment import environment
+from ssm_train.optimizer import groups_table, parameter_count
+from ssm_train.record import check_tracker
+
+
+class Bound(nn.Module):
+    """One's own module with the task that runs it.
+
+    Args:
+        model: Any module.
+        task: Its :meth:`run` calls the module.
+    """
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+
+    def forward(self, batch: Any, state: Any = None) -> Any:
+        """Return the task's output for a batch."""
+        return self.task.run(self.model, batch, state)
+
+
+def task_of(config: RunConfig) -> Task:
+    """Build the task of a run.
+
+    Raises:
+        ConfigError: If the run names none.
+    """
+    if config.task is None:
+        raise ConfigError("the run names no task", "add --task NAME")
+    return registry.builder("task", config.task.name)[1](config.task.config)
+
+
+def prepared(
+    config: RunConfig, task: Task | None, model: nn.Module | None, display: Display
+) -> tuple[Accelerator, Task]:
+    """Check all that can be checked at once, then make the data.
+
+    Raises:
+        UserError: If the configuration cannot work on this machine or with this task.
+    """
+    task = task_of(config) if task is None else task
+    if task.needs.carry_state:
+        raise ConfigError(
+            "the task carries state from batch to batch, and this loop does not", "use a task with whole rows"
+        )
+    check_tracker(config.train.tracker)
+    if model is None and config.backbone is not None:
+        check_capabilities(config.backbone, config.model, task.needs, task.max_length)
+    set_threads(config.train.threads)
+    accelerator = make_accelerator(config.train)
+    task.prepare(display.progress)
+    return accelerator, task
+
+
+def plan_batches(config: RunConfig, task: Task, accelerator: Accelerator) -> BatchPlan:
+    """Return which rows make up which batch of the run."""
+    rows = len(task.splits()["train"])
+    return BatchPlan.of(rows, config.train, config.seed, accelerator.num_processes)
+
+
+def changed_plugins(run: RunFolder, config: RunConfig) -> list[str]:
+    """Return a notice for each plugin of the run that has another version now."""
+    held = run.config_tree().get("plugins", {})
+    return [
+        f"{c.name} is {c.version} now; the run was made with {held[c.name]}, so it may go on differently"
+        for c in config.choices()
+        if held.get(c.name, c.version) != c.version
+    ]
+
+
+def build(
+    config: RunConfig, task: Task, model: nn.Module | None, accelerator: Accelerator, display: Display
+) -> nn.Module:
+    """Build the model on its device, and say what it is."""
+    rng.seed_everything(config.seed)
+    bound = build_for_task(config, task) if model is None else Bound(model, task)
+    bound.to(accelerator.device)
+    # The same weights everywhere, but dropout of its own in each process.
+    rng.seed_everything(config.seed + accelerator.process_index)
+    display.say(summary(config, bound))
+    display.say(groups_table(bound, config.optim))
+    return bound
+
+
+def new_folder(
+    out: Path | str, config: RunConfig, accelerator: Accelerator, source: Path | None
+) -> RunFolder:
+    """Make the run folder, known to every process."""
+    path: list[Any] = [None]
+    if accelerator.is_main_process:
+        run = RunFolder.create(out, config)
+        began = {"init_from": str(source)} if source is not None else {}
+        write_json(run.path / "env.json", {**environment(accelerator.device), **began})
+        path = [str(run.path)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(path)
+    return RunFolder(path[0])
+
+
+def describe(config: RunConfig) -> str:
+    """Return a text about the model a run would train: nesting, parameters, optimiser groups. Makes no data."""
+    from rich.console import Console
+
+    model = build_for_task(config, task_of(config))
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(summary(config, model))
+        console.print(groups_table(model, config.optim))
+    return capture.get()
+
+
+def summary(config: RunConfig, model: nn.Module) -> str:
+    """Return one line about the model."""
+    task = config.task.short if config.task else "own task"
+    shape = (
+        f"{config.model.n_layers} layers of width {config.model.d_model}" if config.backbone else "own model"
+    )
+    return f"{config.label()} on {task}: {shape}, {parameter_count(model):,} parameters"
