@@ -6,6 +6,7 @@ CUDA. An explicit request (the argument, else the environment variable SSM_BACKE
 
 import functools
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from types import ModuleType
@@ -17,6 +18,9 @@ NAMES = ("reference", "torch", "numba", "triton")
 
 # Filled by each operation: its name -> a call on a backend with small fixed inputs, which returns its output.
 PROBES: dict[str, Callable[[str], Tensor]] = {}
+
+# Operations that live elsewhere than in ssm_core.ops: name -> package that holds the folder of their backends.
+PACKAGES: dict[str, str] = {}
 
 
 def requested(op: str, backend: str | None) -> str:
@@ -35,15 +39,16 @@ def requested(op: str, backend: str | None) -> str:
     return backend
 
 
-def resolve(op: str, backend: str, device: torch.device) -> str:
+def resolve(op: str, backend: str, device: torch.device, package: str = "ssm_core.ops") -> str:
     """The backend to run on tensors of this device: the one asked for, else the fastest that runs there.
 
     Raises:
         RuntimeError: The backend asked for cannot run; the message says why.
     """
     if backend == "":
-        return "numba" if device.type == "cpu" and not numba_problem() else "torch"
-    problem = _problem(op, backend, device)
+        fastest = "numba" if device.type == "cpu" else "triton"
+        return "torch" if _problem(op, fastest, device, package) else fastest
+    problem = _problem(op, backend, device, package)
     if problem:
         raise RuntimeError(
             f"{op}: backend {backend!r} cannot run: {problem}. Leave `backend` out to take one that can"
@@ -51,9 +56,9 @@ def resolve(op: str, backend: str, device: torch.device) -> str:
     return backend
 
 
-def implementation(op: str, backend: str, device: torch.device) -> ModuleType:
-    """The module ssm_core.ops.<op>.on_<backend> of the backend to run, imported when first needed."""
-    return importlib.import_module(f"ssm_core.ops.{op}.on_{resolve(op, backend, device)}")
+def implementation(op: str, backend: str, device: torch.device, package: str = "ssm_core.ops") -> ModuleType:
+    """The module <package>.<op>.on_<backend> of the backend to run, imported when first needed."""
+    return importlib.import_module(f"{package}.{op}.on_{resolve(op, backend, device, package)}")
 
 
 def available_backends(op: str) -> dict[str, str]:
@@ -88,9 +93,16 @@ def numba_problem() -> str:
     return ""
 
 
-def _problem(op: str, backend: str, device: torch.device) -> str:
+@functools.cache
+def _exists(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _problem(op: str, backend: str, device: torch.device, package: str = "ssm_core.ops") -> str:
+    if backend in ("numba", "triton") and not _exists(f"{package}.{op}.on_{backend}"):
+        return f"{op} has no {backend} form"
     if backend == "triton":
-        return f"{op} has no Triton kernel yet"
+        return triton_problem(device)
     if backend == "numba":
         return (
             numba_problem()
@@ -100,8 +112,17 @@ def _problem(op: str, backend: str, device: torch.device) -> str:
     return ""
 
 
+def triton_problem(device: torch.device) -> str:
+    """Why Triton kernels do not run on tensors of a device, "" if they do."""
+    if not _exists("triton"):
+        return "triton is not installed (it comes with torch on Linux)"
+    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+        return ""
+    return f"Triton kernels run on CUDA tensors, these are on {device} (TRITON_INTERPRET=1 runs them slowly anywhere)"
+
+
 def _try(op: str, backend: str, expected: Tensor) -> str:
-    problem = _problem(op, backend, torch.device("cpu"))
+    problem = _problem(op, backend, torch.device("cpu"), PACKAGES.get(op, "ssm_core.ops"))
     if problem:
         return problem
     try:

@@ -1,0 +1,54 @@
+"""What the Triton kernels share. Imported only by modules on_triton, once Triton is there.
+
+Kernels are plain `triton.jit` functions: no autotuning, whose wrapper neither runs in the interpreter nor compiles
+without a GPU. Sizes that a launch chooses come from a small table, and `variants()` of each module on_triton lists what
+dispatch can choose, so that tests can compile every one for several architectures.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import triton
+import triton.language as tl
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+"""Whether kernels run in Triton's interpreter, on CPU tensors."""
+
+MAX_GRID_YZ = 65535
+"""Largest extent of a grid's second and third axis; what may be larger goes on the first."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kernel as dispatch can launch it.
+
+    Attributes:
+        name: What it is, for tables: the kernel, and what sets the variant apart.
+        kernel: The jitted function.
+        signature: Parameter -> Triton type (``"*fp32"``, ``"*bf16"``, ``"i32"``, ``"fp32"``), constants left out.
+        constants: Parameter -> value of its constexpr parameters.
+        num_warps: Warps of a program.
+        num_stages: Stages of software pipelining.
+        registers: Most registers a thread may use for the occupancy that the launch counts on.
+        aligned: Pointer and size parameters to take as divisible by 16, as a launch with such tensors does.
+    """
+
+    name: str
+    kernel: Callable
+    signature: Mapping[str, str]
+    constants: Mapping[str, object]
+    num_warps: int = 4
+    num_stages: int = 1
+    registers: int = 255
+    aligned: tuple[str, ...] = field(default=())
+
+
+def arithmetic(*dtypes: torch.dtype) -> tl.dtype:
+    """The type kernels compute in: float64 if any tensor is, else float32."""
+    return tl.float64 if any(d in (torch.float64, torch.complex128) for d in dtypes) else tl.float32
+
+
+def next_power_of_2(n: int) -> int:
+    """The smallest power of two of at least n, 1 for n = 0."""
+    return 1 << max(n - 1, 0).bit_length()
