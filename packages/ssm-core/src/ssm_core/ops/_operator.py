@@ -5,9 +5,8 @@ A backend is a module `on_<backend>` with two functions of clean inputs,
     forward(*tensors, *options) -> outputs
     backward(*tensors, *kept outputs, *gradients of the public outputs, *options) -> gradients
 
-the latter one per tensor, None for a tensor that was None; `cu_seqlens` comes last and has no gradient. Modules on_torch
-and on_numba get every tensor in one precision (float32 at least) and need not look at dtypes; on_triton gets
-them as they are.
+the latter one per tensor, None for a tensor that was None; `cu_seqlens` has no gradient. Modules on_torch and on_numba
+get every tensor in one precision (float32 at least) and need not look at dtypes; on_triton gets them as they are.
 """
 
 from collections.abc import Callable, Sequence
