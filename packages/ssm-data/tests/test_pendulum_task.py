@@ -148,7 +148,7 @@ def test_a_split_travels_as_its_place_on_disk() -> None:
         ({"sample_rate": 0.0}, "leaves no frame"),
         ({"sample_rate": 0.001}, "leaves no frame"),
         ({"sample_rate": 1.5}, "leaves no frame"),
-        ({"sample_rate": float("nan")}, "leaves no frame"),
+        ({"sample_rate": float("nan")}, "finite number"),
         ({"subsample_seed": -1}, "negative"),
         ({"n_test": 0}, "at least one"),
         ({"time": "false"}, "time"),

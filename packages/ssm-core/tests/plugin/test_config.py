@@ -209,7 +209,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 anything = st.builds(
     Knobs,
     count=st.integers(1, 2**62),
-    rate=st.floats(allow_nan=False),
+    rate=st.floats(allow_nan=False, allow_infinity=False),
     on=st.booleans(),
     name=names,
     kind=st.sampled_from(["a", "b"]),

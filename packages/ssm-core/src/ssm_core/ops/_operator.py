@@ -75,7 +75,8 @@ def operator(
     @torch.library.impl(name, "CompositeExplicitAutograd")
     def _forward(*args):
         found, dtype = run("forward", args, n)
-        found = contiguous((found[0].to(output_dtype(args[0], dtype)), *found[1:]))
+        narrow = output_dtype(args[0], dtype) if found[0].is_complex() else args[0].dtype
+        found = contiguous((found[0].to(narrow), *found[1:]))
         return found[0] if single else found
 
     @torch.library.impl(f"{name}_backward", "CompositeExplicitAutograd")
