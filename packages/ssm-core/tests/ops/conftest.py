@@ -73,3 +73,20 @@ def oracle(results: Callable[..., list[Tensor]]) -> Callable[..., list[Tensor]]:
         return results(function, [x.to(torch.promote_types(x.dtype, torch.float64)) for x in inputs])
 
     return run
+
+
+@pytest.fixture
+def peak() -> Callable[[Callable[[], object]], int]:
+    """The most bytes of CPU tensors that are alive at once while a function runs, beside those alive before."""
+
+    def measure(function: Callable[[], object]) -> int:
+        with torch.profiler.profile(profile_memory=True) as profile:
+            function()
+        events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+        now = highest = 0
+        for event in sorted(events, key=lambda event: event.start_ns()):
+            now += event.nbytes()
+            highest = max(highest, now)
+        return highest
+
+    return measure

@@ -49,7 +49,9 @@ def column(j, low, high, down):
     return low + (high - ONE - j) if down else j
 
 
-def launch(kernel: Callable, arrays: tuple, offsets: np.ndarray, width: int) -> None:
+def launch(
+    kernel: Callable, arrays: tuple, offsets: np.ndarray, width: int, lanes: int = LANES, grain: int = GRAIN
+) -> None:
     """Run kernel(*arrays, ranges) over every sequence and column, cut among torch.get_num_threads() threads.
 
     Args:
@@ -57,13 +59,15 @@ def launch(kernel: Callable, arrays: tuple, offsets: np.ndarray, width: int) -> 
         arrays: Its leading arguments.
         offsets: (S+1,) int64, where each sequence starts and the last ends.
         width: The number of columns.
+        lanes: Columns are cut at multiples of this.
+        grain: Elements (steps x columns) a thread should at least have.
     """
     rows = len(offsets) - 1
-    threads = min(torch.get_num_threads(), int(offsets[-1]) * width // GRAIN)
+    threads = min(torch.get_num_threads(), int(offsets[-1]) * width // grain)
     if threads <= 1:
         kernel(*arrays, 0, rows, np.uint64(0), np.uint64(width))
         return
-    first, *others = _cuts(offsets, width, threads)
+    first, *others = _cuts(offsets, width, threads, lanes)
     pending = [_pool(threads - 1).submit(kernel, *arrays, *ranges) for ranges in others]
     kernel(*arrays, *first)
     for job in pending:
@@ -109,16 +113,18 @@ def _matrix(tensor: Tensor, rows: int) -> np.ndarray:
     return tensor.numpy().reshape(rows, tensor.numel() // max(rows, 1))
 
 
-def _cuts(offsets: np.ndarray, width: int, threads: int) -> list[tuple[int, int, np.uint64, np.uint64]]:
+def _cuts(
+    offsets: np.ndarray, width: int, threads: int, lanes: int
+) -> list[tuple[int, int, np.uint64, np.uint64]]:
     """Ranges for each thread: whole sequences of about equal total length where there are enough, else columns."""
     rows = len(offsets) - 1
-    if rows % threads == 0 or rows >= 4 * threads or width < threads * LANES:
+    if rows % threads == 0 or rows >= 4 * threads or width < threads * lanes:
         goals = np.arange(threads + 1) * offsets[-1] / threads
         edges = np.searchsorted(offsets[:-1], goals[1:-1])
         edges = [0, *edges.tolist(), rows]
         cuts = [(first, last, 0, width) for first, last in pairwise(edges)]
     else:
-        step = -(-width // (threads * LANES)) * LANES
+        step = -(-width // (threads * lanes)) * lanes
         cuts = [(0, rows, low, min(low + step, width)) for low in range(0, width, step)]
     return [(first, last, np.uint64(low), np.uint64(high)) for first, last, low, high in cuts if first < last]
 

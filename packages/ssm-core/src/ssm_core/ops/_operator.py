@@ -10,6 +10,7 @@ get every tensor in one precision (float32 at least) and need not look at dtypes
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def operator(
     single = outputs == 1
     ops = getattr(namespace, op), getattr(namespace, f"{op}_backward")
 
-    def run(direction: str, args: tuple, count: int) -> tuple[tuple[Tensor | None, ...], torch.dtype]:
+    def run(direction: str, args: tuple, count: int) -> tuple[tuple[Any, ...], torch.dtype]:
         *given, backend = args
         given, first = list(given), args[0]
         if "cu_seqlens" in names:
@@ -142,7 +143,7 @@ def operator(
 
     def call(*args) -> Outputs:
         found = apply(Forward, ops[0], *args)
-        return (found,) if single else tuple(found[:public])
+        return (found,) if isinstance(found, Tensor) else tuple(found[:public])
 
     return call
 
@@ -181,7 +182,7 @@ def _mapped(
         )
         for i in range(size)
     )
-    found = list(calls)
+    found: list[Any] = list(calls)
     if isinstance(found[0], Tensor):
         return torch.stack(found), 0
     stacked = tuple(torch.stack(parts) for parts in zip(*found, strict=True))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssm_core.ops._numba_exp import expm1
+from ssm_core.ops._numba_holds import bilinear, resolvent, zoh, zoh_slope
 from ssm_core.ops._numba_runtime import ONE, column, inlined, jit, launch, offsets_of, rows_of, states_of
 
 
@@ -73,11 +73,11 @@ def _with_inverse(A: Tensor) -> np.ndarray:
 
 
 @jit
-def _forward(dt, A, bu, x, state, offsets, bilinear, first_row, last_row, low, high):
+def _forward(dt, A, bu, x, state, offsets, tustin, first_row, last_row, low, high):
     step = np.empty((4, A.shape[1]))
     for s in range(first_row, last_row):
         for t in range(offsets[s], offsets[s + 1]):
-            _factors(step, dt, t, A, bilinear, low, high)
+            _factors(step, dt, t, A, tustin, low, high)
             for n in range(low, high):
                 re, im = n + n, n + n + ONE
                 x_re, x_im, bu_re, bu_im = state[s, re], state[s, im], bu[t, re], bu[t, im]
@@ -100,7 +100,7 @@ def _backward(
     grad_bu,
     carry,
     offsets,
-    bilinear,
+    tustin,
     first_row,
     last_row,
     low,
@@ -109,8 +109,8 @@ def _backward(
     step, slope, lam = np.empty((4, A.shape[1])), np.empty((4, A.shape[1])), np.empty((2, A.shape[1]))
     for s in range(first_row, last_row):
         for t in range(offsets[s + 1] - 1, offsets[s] - 1, -1):
-            _factors(step, dt, t, A, bilinear, low, high)
-            _slopes(slope, step, dt, t, A, bilinear, low, high)
+            _factors(step, dt, t, A, tustin, low, high)
+            _slopes(slope, step, dt, t, A, tustin, low, high)
             for j in range(low, high):
                 n = column(j, low, high, True)
                 re, im = n + n, n + n + ONE
@@ -146,72 +146,27 @@ def _products(grad_dt, grad_A, s, lam, slope, dt, A, bu, t, before, p, low, high
 
 
 @inlined
-def _factors(step, dt, t, A, bilinear, low, high):
+def _factors(step, dt, t, A, tustin, low, high):
     """Rows of `step`: Re a_bar, Im a_bar, Re gain, Im gain at step t."""
     for j in range(low, high):
         d = np.float64(dt[t, j])
-        if bilinear:
-            step[0, j], step[1, j], step[2, j], step[3, j] = _bilinear(d, A[0, j], A[1, j])
+        if tustin:
+            step[0, j], step[1, j], step[2, j], step[3, j] = bilinear(d, A[0, j], A[1, j])
         else:
-            step[0, j], step[1, j], step[2, j], step[3, j] = _zoh(d, A[0, j], A[1, j], A[2, j], A[3, j])
+            step[0, j], step[1, j], step[2, j], step[3, j] = zoh(d, A[0, j], A[1, j], A[2, j], A[3, j])
 
 
 @inlined
-def _slopes(slope, step, dt, t, A, bilinear, low, high):
+def _slopes(slope, step, dt, t, A, tustin, low, high):
     """Rows of `slope`: Re e, Im e, Re v, Im v at step t."""
     for j in range(low, high):
         d = np.float64(dt[t, j])
-        if bilinear:
-            r_re, r_im = _resolvent(0.5 * d * A[0, j], 0.5 * d * A[1, j])
+        if tustin:
+            r_re, r_im = resolvent(0.5 * d * A[0, j], 0.5 * d * A[1, j])
             slope[0, j], slope[1, j] = r_re * r_re - r_im * r_im, 2.0 * r_re * r_im
             slope[2, j], slope[3, j] = 0.5 * d * d * slope[0, j], 0.5 * d * d * slope[1, j]
         else:
             slope[0, j], slope[1, j] = step[0, j], step[1, j]
-            slope[2, j], slope[3, j] = _zoh_slope(
+            slope[2, j], slope[3, j] = zoh_slope(
                 d, A[0, j], A[1, j], A[2, j], A[3, j], step[0, j], step[1, j], step[2, j], step[3, j]
             )
-
-
-@inlined
-def _zoh(d, a_re, a_im, inverse_re, inverse_im):
-    """exp(z) and (exp(z) - 1) / a for z = d a; by d (1 + z/2 + z^2/6) where z is tiny, a = 0 included."""
-    x, y = d * a_re, d * a_im
-    m_re, m_im = expm1(x, y)
-    near = x * x + y * y < 1e-12
-    s_re, s_im = 0.5 + x / 6.0, y / 6.0
-    s_re, s_im = 1.0 + (x * s_re - y * s_im), x * s_im + y * s_re
-    gain_re = d * s_re if near else m_re * inverse_re - m_im * inverse_im
-    gain_im = d * s_im if near else m_re * inverse_im + m_im * inverse_re
-    return m_re + 1.0, m_im, gain_re, gain_im
-
-
-@inlined
-def _zoh_slope(d, a_re, a_im, inverse_re, inverse_im, bar_re, bar_im, gain_re, gain_im):
-    """d gain / d a = (dt a_bar - gain) / a, by its series dt^2 sum (k+1)/(k+2)! z^k where that would cancel."""
-    x, y = d * a_re, d * a_im
-    near = x * x + y * y < 4e-4
-    s_re, s_im = 1.0 / 840.0 + x / 5760.0, y / 5760.0
-    s_re, s_im = 1.0 / 144.0 + (x * s_re - y * s_im), x * s_im + y * s_re
-    s_re, s_im = 1.0 / 30.0 + (x * s_re - y * s_im), x * s_im + y * s_re
-    s_re, s_im = 1.0 / 8.0 + (x * s_re - y * s_im), x * s_im + y * s_re
-    s_re, s_im = 1.0 / 3.0 + (x * s_re - y * s_im), x * s_im + y * s_re
-    s_re, s_im = 1.0 / 2.0 + (x * s_re - y * s_im), x * s_im + y * s_re
-    far_re, far_im = d * bar_re - gain_re, d * bar_im - gain_im
-    v_re = d * d * s_re if near else far_re * inverse_re - far_im * inverse_im
-    v_im = d * d * s_im if near else far_re * inverse_im + far_im * inverse_re
-    return v_re, v_im
-
-
-@inlined
-def _bilinear(d, a_re, a_im):
-    """(1 + z/2) / (1 - z/2) and dt / (1 - z/2) for z = d a. Here e = 1 / (1 - z/2)^2 and v = dt^2/2 e."""
-    x, y = 0.5 * d * a_re, 0.5 * d * a_im
-    r_re, r_im = _resolvent(x, y)
-    return (1.0 + x) * r_re - y * r_im, (1.0 + x) * r_im + y * r_re, d * r_re, d * r_im
-
-
-@inlined
-def _resolvent(x, y):
-    """1 / (1 - x - iy)."""
-    scale = 1.0 / ((1.0 - x) * (1.0 - x) + y * y)
-    return (1.0 - x) * scale, y * scale
