@@ -11,12 +11,13 @@ import pytest
 
 import ssm_core
 import ssm_eval
+from ssm_core.ops._backend import PROBES
 from ssm_core.plugin import registry
 from ssm_core.plugin.config import config
 from ssm_core.plugin.errors import UserError
 from ssm_core.plugin.spec import BenchSpec
 from ssm_core.protocols import Result
-from ssm_lab.machine import report
+from ssm_lab.machine import _choice, report
 
 
 @config
@@ -194,6 +195,8 @@ def test_doctor_says_what_runs(ssm):
     assert done.code == (1 if done.json()["problems"] else 0)
     about = done.json()
     assert about["backends"]["linear_scan"]["torch"] == "ok"
+    assert about["backends"].keys() == about["chosen"].keys() == PROBES.keys()
+    assert about["backends"]["linear_scan"][about["chosen"]["linear_scan"]["cpu"]] == "ok"
     assert about["versions"]["torch"]
     assert about["machine"]["cores"]
 
@@ -202,13 +205,22 @@ def test_doctor_ends_with_1_if_something_is_broken(ssm, monkeypatch):
     found = {
         "machine": {"gpus": []},
         "versions": {"x": None},
-        "backends": {"scan": {"torch": "ok"}},
+        "backends": {
+            "conv": {"torch": "ok", "numba": "conv has no numba form", "triton": "no CUDA"},
+            "gate": {"torch": "ok", "numba": "gate has no numba form", "triton": "no CUDA"},
+            "scan": {"torch": "ok", "numba": "ok", "triton": "no CUDA"},
+        },
+        "chosen": {"conv": {"cpu": "torch"}, "gate": {"cpu": "torch"}, "scan": {"cpu": "numba"}},
         "problems": [],
     }
     monkeypatch.setattr("ssm_lab.machine.report", lambda: found)
     done = ssm("doctor")
     assert done.code == 0
     assert "no problems" in done.out
+    lines = [line.split() for line in done.out.splitlines()]
+    assert ["scan", "numba", "torch,", "numba"] in lines
+    assert ["numba", "conv,", "gate", "the", "operation", "has", "no", "numba", "form"] in lines
+    assert ["triton", "every", "operation", "no", "CUDA"] in lines
     found["problems"] = [{"what": "backbone a/b", "detail": "cannot be built"}]
     done = ssm("doctor")
     assert done.code == 1
@@ -219,6 +231,24 @@ def test_a_broken_operation_is_a_problem(monkeypatch):
     monkeypatch.setattr("ssm_core.ops.available_backends", lambda op: {"reference": "ok", "torch": "broken"})
     problems = report()["problems"]
     assert {"what": "operation linear_scan", "detail": "no backend but the slow reference runs"} in problems
+
+
+def test_a_choice_that_does_not_run_is_a_problem(monkeypatch):
+    states = {"reference": "ok", "torch": "ok", "numba": "it ran but gave wrong values", "triton": "no CUDA"}
+    monkeypatch.setattr("ssm_core.ops.available_backends", lambda op: states)
+    monkeypatch.setattr("ssm_lab.machine._choice", lambda op, device: "numba")
+    problem = {
+        "what": "operation linear_scan on cpu",
+        "detail": "numba would be chosen, but: it ran but gave wrong values",
+    }
+    assert problem in report()["problems"]
+
+
+def test_an_environment_that_cannot_be_met_is_told(monkeypatch):
+    monkeypatch.setenv("SSM_BACKEND", "fast")
+    assert _choice("linear_scan", "cpu").startswith(
+        "none: linear_scan: the environment variable SSM_BACKEND is 'fast'"
+    )
 
 
 def test_a_user_error_keeps_its_brackets(ssm, stand_in):

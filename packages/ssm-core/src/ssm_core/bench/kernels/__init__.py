@@ -1,0 +1,1 @@
+"""The operations on this machine, beside other implementations if they are installed."""

@@ -1,0 +1,85 @@
+"""The long convolution by the fast Fourier transform, in O(B H L log L). Any device.
+
+Both halves are one circular kernel c of n numbers: c_j = k_j, c_{n-1-j} = k_reverse_j (lag -1 - j). Outputs are free of
+what wraps around if n >= L + max(K - 1, K_reverse), with kernels cut to the lags that occur, K <= L and K_reverse < L.
+
+With U, C, G the transforms of u, c and of the gradient of y, products of the spectra, one of them conjugated, are
+correlations: u_bar = IFFT(conj(C) G) + D g, c_bar = sum_b IFFT(conj(U) G); the ends of that are the two gradients.
+Spectra are computed again in backward: it keeps u and the kernels alone.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def forward(u: Tensor, k: Tensor, D: Tensor | None, k_reverse: Tensor | None) -> tuple[Tensor]:
+    """y (B, L, H) for u (B, L, H), k (H, K), D (H,) and k_reverse (H, K_reverse), real, of one precision."""
+    L = u.shape[1]
+    if u.numel() == 0:
+        return (torch.zeros_like(u),)
+    n = transform_size(L, *_lags(L, k, k_reverse))
+    spectrum = _spectrum(u, n).mul_(torch.fft.rfft(circular(k, k_reverse, L, n)))
+    y = torch.fft.irfft(spectrum, n)[..., :L].mT  # (B, L, H)
+    return (y if D is None else torch.addcmul(y, u, D),)
+
+
+def backward(
+    u: Tensor, k: Tensor, D: Tensor | None, k_reverse: Tensor | None, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Gradients of u, k, D and k_reverse, given that of y."""
+    L = u.shape[1]
+    grad_D = None if D is None else (u * grad).sum((0, 1))
+    if u.numel() == 0:
+        return torch.zeros_like(u), torch.zeros_like(k), grad_D, _like(k_reverse)
+    K, K_reverse = _lags(L, k, k_reverse)
+    n = transform_size(L, K, K_reverse)
+    G = _spectrum(grad, n)  # (B, H, n/2 + 1)
+    grad_c = torch.fft.irfft((_spectrum(u, n).conj_physical_().mul_(G)).sum(0), n)  # (H, n)
+    C = torch.fft.rfft(circular(k, k_reverse, L, n)).conj_physical_()
+    grad_u = torch.fft.irfft(G.mul_(C), n)[..., :L].mT
+    grad_k = F.pad(grad_c[:, :K], (0, k.shape[1] - K))
+    if k_reverse is not None:
+        reverse = grad_c[:, n - K_reverse :].flip(1)
+        reverse = F.pad(reverse, (0, k_reverse.shape[1] - K_reverse))
+    else:
+        reverse = None
+    return grad_u if D is None else torch.addcmul(grad_u, grad, D), grad_k, grad_D, reverse
+
+
+def transform_size(L: int, K: int, K_reverse: int) -> int:
+    """The least even product of powers of 2, 3 and 5 that is at least L + max(K - 1, K_reverse)."""
+    least = max(L + max(K - 1, K_reverse), 2)
+    best = 1 << (least - 1).bit_length()
+    five = 1
+    while five < best:
+        three = five
+        while three < best:
+            twos = max((-(-least // three) - 1).bit_length(), 1)
+            best = min(best, three << twos)
+            three *= 3
+        five *= 5
+    return best
+
+
+def circular(k: Tensor, k_reverse: Tensor | None, L: int, n: int) -> Tensor:
+    """The two halves as one kernel on a circle of n: (H, n)."""
+    K, K_reverse = _lags(L, k, k_reverse)
+    if k_reverse is None:
+        return F.pad(k[:, :K], (0, n - K))
+    between = k.new_zeros(k.shape[0], n - K - K_reverse)
+    return torch.cat([k[:, :K], between, k_reverse[:, :K_reverse].flip(1)], 1)
+
+
+def _lags(L: int, k: Tensor, k_reverse: Tensor | None) -> tuple[int, int]:
+    """How many numbers of each half meet an input."""
+    return min(k.shape[1], L), 0 if k_reverse is None else min(k_reverse.shape[1], max(L - 1, 0))
+
+
+def _spectrum(x: Tensor, n: int) -> Tensor:
+    """(B, L, H) -> (B, H, n/2 + 1); time is made the innermost axis in memory first, which the transform needs."""
+    return torch.fft.rfft(x.mT.contiguous(), n)
+
+
+def _like(x: Tensor | None) -> Tensor | None:
+    return None if x is None else torch.zeros_like(x)
