@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssm_core.testing import TinyMixer
-from ssm_smr.gate import smr_gate
+from ssm_smr import smr_gate
 from ssm_smr.layer import SMR, gate_valid
 from ssm_smr.spec import SMRConfig
 

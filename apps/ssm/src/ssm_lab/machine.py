@@ -31,13 +31,18 @@ PACKAGES = (
 
 
 def report() -> dict[str, Any]:
-    """Return machine, versions, backends of every operation, and problems; imports torch and builds nothing."""
-    backends, problems = _backends()
+    """Return machine, versions, backends of every operation, what is chosen of them, and problems; builds nothing.
+
+    ``backends`` is operation -> backend -> ``ok`` or why it does not run; ``chosen`` is operation -> device -> backend.
+    """
+    plugins = _plugins()  # first: importing them registers the operations that they bring
+    backends, chosen, problems = _backends()
     return {
         "machine": _machine(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "backends": backends,
-        "problems": [*problems, *_plugins()],
+        "chosen": chosen,
+        "problems": [*problems, *plugins],
     }
 
 
@@ -78,19 +83,67 @@ def _memory() -> float | None:
     return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
 
 
-def _backends() -> tuple[dict[str, dict[str, str]], list[dict[str, str]]]:
-    """Return operation -> backend -> ``ok`` or the reason why not; each was really run."""
-    from ssm_core import ops
+States = dict[str, dict[str, str]]
 
-    backends, problems = {}, []
-    for op in (name for name in ops.__all__ if name != "available_backends"):
-        try:
-            backends[op] = ops.available_backends(op)
-        except ValueError:
-            continue  # a helper of another operation, with no backends of its own
+
+def _backends() -> tuple[States, States, list[dict[str, str]]]:
+    """Return the states and choices of `report`, and operations that have trouble. Each backend is really run."""
+    import torch
+
+    from ssm_core import ops
+    from ssm_core.ops import _backend
+
+    backends, chosen, problems = {}, {}, []
+    for op in sorted(_backend.PROBES):
+        states = {"cpu": ops.available_backends(op)}
+        if torch.cuda.is_available():
+            states["cuda"] = _on_gpu(op)
+        chosen[op] = {device: _choice(op, device) for device in states}
+        backends[op] = {
+            backend: state if state == "ok" else states.get("cuda", states["cpu"])[backend]
+            for backend, state in states["cpu"].items()
+        }
         if not any(state == "ok" for name, state in backends[op].items() if name != "reference"):
             problems.append({"what": f"operation {op}", "detail": "no backend but the slow reference runs"})
-    return backends, problems
+        problems += [
+            {"what": f"operation {op} on {device}", "detail": f"{backend} would be chosen, but: {state}"}
+            for device, backend in chosen[op].items()
+            if (state := states[device].get(backend, "ok")) != "ok"
+        ]
+    return backends, chosen, problems
+
+
+def _choice(op: str, device: str) -> str:
+    """Return the backend that a call takes if it names none."""
+    import torch
+
+    from ssm_core.ops import _backend
+
+    package = _backend.PACKAGES.get(op, "ssm_core.ops")
+    try:
+        return _backend.resolve(op, _backend.requested(op, None), torch.device(device), package)
+    except (RuntimeError, ValueError) as error:  # SSM_BACKEND asks for what there is not
+        return f"none: {error}"
+
+
+def _on_gpu(op: str) -> dict[str, str]:
+    """Return backend -> ``ok`` or why not, each run with its small inputs made on the GPU."""
+    import torch
+
+    from ssm_core.ops import _backend
+
+    device, package = torch.device("cuda"), _backend.PACKAGES.get(op, "ssm_core.ops")
+    states = {}
+    with device:
+        expected = _backend.PROBES[op]("reference")
+        for backend in _backend.NAMES:
+            try:
+                _backend.resolve(op, backend, device, package)
+                close = torch.allclose(_backend.PROBES[op](backend), expected, rtol=1e-4, atol=1e-5)
+                states[backend] = "ok" if close else "it ran but gave wrong values"
+            except Exception as error:  # noqa: BLE001 -- the point is to report whatever goes wrong
+                states[backend] = f"{error}".removeprefix(f"{op}: ")
+    return states
 
 
 def _plugins() -> list[dict[str, str]]:

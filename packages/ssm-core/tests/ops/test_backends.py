@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,11 @@ import torch
 
 from ssm_core.ops import _backend, available_backends, diagonal_ssm, linear_scan
 
+NO_TRITON = "triton is not installed|Triton kernels run on CUDA tensors, these are on cpu"
+
+not_interpreted = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="Triton kernels run here, in the interpreter"
+)
 needs_numba = pytest.mark.skipif(bool(_backend.numba_problem()), reason="numba does not run here")
 
 
@@ -35,11 +42,12 @@ def test_doctor_sees_what_runs(op):
     status = available_backends(op)
     assert list(status) == ["reference", "torch", "numba", "triton"]
     assert status["reference"] == status["torch"] == "ok"
-    assert "has no triton form" in status["triton"]
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        assert re.match(NO_TRITON, status["triton"])
 
 
 def test_doctor_refuses_an_unknown_operation():
-    with pytest.raises(ValueError, match="'cumsum'; there are diagonal_ssm, linear_scan"):
+    with pytest.raises(ValueError, match=r"no operation is called 'cumsum'; there are .*linear_scan"):
         available_backends("cumsum")
 
 
@@ -65,17 +73,32 @@ def test_without_numba_torch_takes_over_and_a_request_is_refused():
         scan("numba")
 
 
+@not_interpreted
 def test_requests_that_cannot_be_met_are_refused():
-    with pytest.raises(RuntimeError, match="linear_scan has no triton form"):
+    with pytest.raises(RuntimeError, match=f"backend 'triton' cannot run: ({NO_TRITON})"):
         scan("triton")
     with pytest.raises(RuntimeError, match="numba kernels run on CPU tensors, these are on cuda"):
         _backend.resolve("linear_scan", "numba", torch.device("cuda"))
-    assert _backend.resolve("linear_scan", "", torch.device("cuda")) == "torch"
 
 
+def test_an_operation_may_lack_a_form(monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(_backend, "_exists", lambda module: not module.endswith("on_triton"))
+    with pytest.raises(RuntimeError, match="linear_scan has no triton form"):
+        _backend.resolve("linear_scan", "triton", cuda)
+    assert _backend.resolve("linear_scan", "", cuda) == "torch"
+
+
+def test_the_default_on_a_gpu_is_triton_where_there_is_a_kernel():
+    cuda = torch.device("cuda")
+    for op in ("linear_scan", "diagonal_ssm"):
+        assert _backend.resolve(op, "", cuda) == ("torch" if _backend.triton_problem(cuda) else "triton")
+
+
+@not_interpreted
 def test_the_environment_chooses_where_the_call_does_not(monkeypatch):
     monkeypatch.setenv("SSM_BACKEND", "triton")
-    with pytest.raises(RuntimeError, match="has no triton form"):
+    with pytest.raises(RuntimeError, match=NO_TRITON):
         scan()
     assert scan("torch").shape == (1, 3, 1)
     monkeypatch.setenv("SSM_BACKEND", "fast")

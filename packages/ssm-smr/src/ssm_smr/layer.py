@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ssm_core.protocols import LayerInfo, Make, Mixer, Side, State, Wrap
-from ssm_smr.gate import smr_gate
+from ssm_smr.ops import smr_gate
+from ssm_smr.ops.smr_gate.segments import gate_segments
 from ssm_smr.spec import SMRConfig
 
 DENSE_WARNING_WIDTH = 256
@@ -123,7 +124,8 @@ class SMR(nn.Module):
         self, u: Tensor, memory: Tensor | None, mask_bl: Tensor | None, reset_bl: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         if mask_bl is None and reset_bl is None:
-            return smr_gate(u, self.weight, self.bias, memory, gate_scale=self.config.scale)
+            gated, memory = smr_gate(u, self.weight, self.bias, memory, gate_scale=self.config.scale)
+            return gated, memory.to(u)
         return gate_valid(u, self.weight, self.bias, memory, self.config.scale, mask_bl, reset_bl)
 
 
@@ -140,7 +142,7 @@ def gate_valid(
 
     Args:
         u: Input (B, L, H); whatever stands in masked places has no effect.
-        weight: As in :func:`ssm_smr.gate.smr_gate`.
+        weight: As in :func:`ssm_smr.smr_gate`.
         bias: (H,) or None.
         memory: The tau - 1 valid inputs before (B, tau-1, H), or None.
         gate_scale: Factor on the sigmoid.
@@ -151,8 +153,9 @@ def gate_valid(
         u' (B, L, H), zero where masked, and the last tau - 1 valid inputs since the last reset (B, tau-1, H).
     """
     tau, (batch, length, width) = weight.shape[-1], u.shape
+    before = u.new_zeros(batch, tau - 1, width) if memory is None else memory.to(u)
     if length == 0:
-        return smr_gate(u, weight, bias, memory, gate_scale=gate_scale)
+        return u, before
     mask = torch.ones(batch, length, dtype=torch.bool, device=u.device) if mask_bl is None else mask_bl
     segment = torch.zeros_like(mask, dtype=torch.int64) if reset_bl is None else reset_bl.long().cumsum(1)
     # Valid elements first, in their order; masked ones, zeroed, behind them.
@@ -160,9 +163,8 @@ def gate_valid(
     wide = order[..., None].expand(-1, -1, width)
     packed = torch.where(mask[..., None], u, torch.zeros_like(u)).gather(1, wide)
     segment_packed = segment.gather(1, order)
-    gated, _ = smr_gate(packed, weight, bias, memory, gate_scale=gate_scale, segment_bl=segment_packed)
+    gated = gate_segments(packed, weight, bias, before, gate_scale, segment_packed)
     back = torch.argsort(order, dim=1)[..., None].expand(-1, -1, width)
-    before = u.new_zeros(batch, tau - 1, width) if memory is None else memory.to(u)
     # In (memory, packed) the last tau - 1 valid inputs stand right after the first count_b entries.
     last = mask.sum(1, keepdim=True) + torch.arange(tau - 1, device=u.device)
     kept = torch.cat([before, packed], 1).gather(1, last[..., None].expand(-1, -1, width))

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-import triton
 import triton.language as tl
+from triton import knobs
 
-INTERPRETED = bool(triton.knobs.runtime.interpret)
+INTERPRETED = bool(knobs.runtime.interpret)
 """Whether kernels run in Triton's interpreter, on CPU tensors."""
 
 MAX_GRID_YZ = 65535
@@ -32,6 +32,12 @@ class Variant:
         num_stages: Stages of software pipelining.
         registers: Most registers a thread may use for the occupancy that the launch counts on.
         aligned: Pointer and size parameters to take as divisible by 16, as a launch with such tensors does.
+        wide: Whether global loads of 128 bits are expected then.
+        elements: Elements of the output that a program does in one pass through its innermost loop, 0 if it has none
+            or the number depends on the launch. Tables of predicted times need it.
+        traffic: Bytes of global memory that an element costs; 0 to count those of every load and store in the loop,
+            branches not taken and hits in the caches among them.
+        stack: Bytes that a thread may spill, where the compiler does so whatever the registers.
     """
 
     name: str
@@ -42,6 +48,10 @@ class Variant:
     num_stages: int = 1
     registers: int = 255
     aligned: tuple[str, ...] = field(default=())
+    wide: bool = False
+    elements: int = 0
+    traffic: float = 0.0
+    stack: int = 0
 
 
 def arithmetic(*dtypes: torch.dtype) -> tl.dtype:

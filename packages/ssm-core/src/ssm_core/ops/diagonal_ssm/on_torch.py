@@ -1,18 +1,27 @@
 """The diagonal scan in plain torch calls: discretise every step, then a linear scan. Any device.
 
 Nothing of the discretisation is kept for backward; it is computed again there. The formulas are those of `on_numba`.
+The linear scan is another backend's if one is handed over, as `on_triton` does.
 """
+
+from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch import conj_physical as conj
 
 from ssm_core.discretize import discretize, phi_1_slope
-from ssm_core.ops.linear_scan import on_torch as scan
+from ssm_core.ops.linear_scan import on_torch as linear_scan
 
 
 def forward(
-    dt: Tensor, A: Tensor, bu: Tensor, initial_state: Tensor | None, cu_seqlens: Tensor | None, method: str
+    dt: Tensor,
+    A: Tensor,
+    bu: Tensor,
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    method: str,
+    scan: ModuleType = linear_scan,
 ) -> tuple[Tensor, Tensor]:
     """x (B,L,N) and the state (B or S,N) after each sequence. Clean inputs of one precision assumed."""
     a_bar, gain = discretize(A, dt, method)
@@ -29,6 +38,7 @@ def backward(
     grad_x: Tensor,
     grad_state: Tensor,
     method: str,
+    scan: ModuleType = linear_scan,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of dt (B,L,N), A (N,), bu (B,L,N) and the initial state (B or S,N)."""
     a_bar, gain = discretize(A, dt, method)

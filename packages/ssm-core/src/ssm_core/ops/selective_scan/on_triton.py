@@ -91,6 +91,7 @@ def variants() -> Iterator[Variant]:
                     _signature(pointers, integers),
                     {**shared, **fixed, "BLOCK_D": _block_forward(n, kind == "complex"), "BLOCK_N": n},
                     num_warps=_WARPS_FORWARD,
+                    stack=8 if name == "bilinear" else 0,  # where a division calls its slow path
                 )
             gradients = ("grad_y", "grad_u", "grad_dt", "grad_A", "grad_B", "grad_C", "carry")
             yield Variant(

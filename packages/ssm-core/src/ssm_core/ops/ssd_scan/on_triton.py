@@ -150,6 +150,8 @@ def _projection_gradients(plan: Plan, g: Tensor, entering: Tensor, leaving: Tens
 
 _TRITON_TYPES = {torch.float32: "fp32", torch.float64: "fp64", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _ACTIVATIONS = ("x", "z", "B", "C", "y", "grad_y", "grad_x", "grad_z")
+# Bytes that a thread spills at worst, on sm_80, which has half the shared memory to put operands of a product in.
+_SPILLED = {"outputs": 64, "input_gradients": 400, "projection_gradients": 152}
 _INDICES = ("start", "stop", "offsets")
 _ALIGNED = ("width", "states", "size", "x_step", "z_step", "B_step", "C_step", "grad_step")
 
@@ -183,7 +185,8 @@ def _variants(dtype: torch.dtype, shape: Shape) -> Iterator[Variant]:
         }
         aligned = tuple(name for name, kind in signature.items() if kind.startswith("*") or name in _ALIGNED)
         name = f"{kernel.__name__} {_TRITON_TYPES[dtype]} Q{shape.Q}{flags}"
-        yield Variant(name, kernel, signature, chosen, num_warps=num_warps, aligned=aligned)
+        spilled = _SPILLED.get(kernel.__name__, 0)
+        yield Variant(name, kernel, signature, chosen, num_warps=num_warps, aligned=aligned, stack=spilled)
 
 
 def _triton_type(name: str, dtype: torch.dtype, computed: torch.dtype) -> str:

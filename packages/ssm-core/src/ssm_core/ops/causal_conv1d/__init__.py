@@ -1,0 +1,142 @@
+"""The causal depthwise convolution over the last W inputs, and one step of it."""
+
+import torch
+from torch import Tensor
+
+from ssm_core.ops import _backend
+from ssm_core.ops._checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
+from ssm_core.ops.causal_conv1d import reference
+from ssm_core.ops.causal_conv1d.autograd import convolve, state_shape
+
+ACTIVATIONS = (None, "silu", "swish")
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    initial_state: Tensor | None = None,
+    *,
+    cu_seqlens: Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Convolve each channel with its own short filter: y_t = activation(b + sum_i w_i x_{t-i}), i = 0, ..., W-1.
+
+    The short convolution before the recurrence of H3 and Mamba (Gu & Dao 2023, arXiv 2312.00752, section 3.4). The
+    convolution is computed anew in backward: nothing of size (B, L, H) is kept but x.
+
+    Args:
+        x: Inputs, real (B, L, H), any strides, L = 0 included.
+        weight: Filters, real (H, W), any W >= 1; ``weight[:, -1]`` is the current step's, ``weight[:, 0]`` the oldest.
+        bias: (H,), or None.
+        activation: None, or "silu" (also called "swish"): z sigmoid(z).
+        initial_state: The W - 1 inputs before the first, oldest first: (B, W-1, H); (S, W-1, H) with `cu_seqlens`;
+            zeros if None.
+        cu_seqlens: int32 (S+1,), offsets 0, ..., L of S sequences packed end to end in a batch of one, empty ones
+            included. No tap crosses from one to the next.
+        backend: "reference", "torch", "numba" or "triton"; None takes SSM_BACKEND or else the fastest that runs.
+
+    Returns:
+        y (B, L, H) in the dtype of x, and the last W - 1 inputs (B, W-1, H) or (S, W-1, H), those of the initial state
+        included where a sequence is shorter; both differentiable (once; on "reference" to any order). Arithmetic
+        and the state are in float32 at least, or the widest dtype given, also under autocast.
+
+    Raises:
+        ValueError: Shapes, dtypes, devices, offsets or `activation` do not fit; the message names the argument.
+        RuntimeError: The backend asked for cannot run here.
+
+    Example:
+        >>> x, weight = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1), torch.tensor([[10.0, 1.0]])
+        >>> y, state = causal_conv1d(x, weight)
+        >>> y.flatten().tolist(), state.flatten().tolist()
+        ([1.0, 12.0, 23.0], [3.0])
+    """
+    backend = _backend.requested("causal_conv1d", backend)
+    _check(x, weight, bias, activation, initial_state, cu_seqlens)
+    name = "silu" if activation else ""
+    with torch.autocast(x.device.type, enabled=False):
+        if backend != "reference":
+            y, state = convolve(x, weight, bias, initial_state, cu_seqlens, name, backend)
+            return y, state
+        dtype = compute_dtype(x, weight, bias, initial_state)
+        bias, initial_state = (None if t is None else t.to(dtype) for t in (bias, initial_state))
+        operands = x.to(dtype), weight.to(dtype), bias, name, initial_state
+        y, state = reference.causal_conv1d(*operands, cu_seqlens=cu_seqlens)
+        return y.to(x.dtype), state
+
+
+def causal_conv1d_update(
+    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """One step of `causal_conv1d`.
+
+    Args:
+        x: Input (B, H).
+        state: The W - 1 inputs before it, oldest first (B, W-1, H).
+        weight: Filters (H, W), ``weight[:, -1]`` the current step's.
+        bias: (H,), or None.
+        activation: None, "silu" or "swish".
+
+    Returns:
+        y (B, H) in the dtype of x, and the new state (B, W-1, H), in float32 at least; both differentiable to any
+        order. Nothing is written in place.
+
+    Raises:
+        ValueError: Shapes, dtypes, devices or `activation` do not fit; the message names the argument.
+
+    Example:
+        >>> y, state = causal_conv1d_update(torch.ones(1, 1), torch.zeros(1, 1, 1), torch.tensor([[10.0, 1.0]]))
+        >>> y.item(), state.item()
+        (1.0, 1.0)
+    """
+    op = "causal_conv1d_update"
+    if x.ndim != 2:
+        raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (B, H)")
+    _check(x[:, None], weight, bias, activation, None, None, op)
+    check_numeric(op, x=x, state=state)
+    check_real(op, state=state)
+    check_shape(
+        op,
+        "state",
+        state,
+        (len(x), weight.shape[1] - 1, x.shape[1]),
+        letters="(B, W-1, H) of this x and weight",
+    )
+    dtype = compute_dtype(x, state, weight, bias)
+    with torch.autocast(x.device.type, enabled=False):
+        window = torch.cat([state.to(dtype), x.to(dtype)[:, None]], 1)  # (B, W, H)
+        z = (window * weight.to(dtype).T).sum(1)
+        z = z if bias is None else z + bias.to(dtype)
+        y = torch.nn.functional.silu(z) if activation else z
+    return y.to(x.dtype), window[:, 1:]
+
+
+def _check(x, weight, bias, activation, initial_state, cu_seqlens, op: str = "causal_conv1d") -> None:
+    if activation not in ACTIVATIONS:
+        choices = ", ".join(map(repr, ACTIVATIONS))
+        raise ValueError(f"{op}: activation is {activation!r}; choose one of {choices}")
+    if x.ndim != 3:
+        raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (B, L, H)")
+    tensors = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state}
+    check_numeric(op, **tensors)
+    check_real(op, **tensors)
+    if weight.ndim != 2 or weight.shape[0] != x.shape[2] or weight.shape[1] == 0:
+        raise ValueError(
+            f"{op}: weight has shape {tuple(weight.shape)}, expected ({x.shape[2]}, W), that is (H, W) with W >= 1"
+        )
+    if bias is not None:
+        check_shape(op, "bias", bias, (x.shape[2],), letters="(H,)")
+    if cu_seqlens is not None:
+        check_cu_seqlens(op, cu_seqlens, x.shape[0], x.device)
+    if initial_state is not None:
+        letters = "(B, W-1, H)" if cu_seqlens is None else "(S, W-1, H)"
+        check_shape(op, "initial_state", initial_state, state_shape(x, weight, cu_seqlens), letters=letters)
+
+
+def _probe(backend: str) -> Tensor:
+    x, weight = torch.arange(12.0).view(2, 3, 2), torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, -0.5]])
+    return causal_conv1d(x, weight, torch.ones(2), "silu", backend=backend)[0]
+
+
+_backend.PROBES["causal_conv1d"] = _probe

@@ -1,0 +1,169 @@
+"""What the machine code of every Triton kernel says, as a page: docs/results/kernels-sass.md.
+
+Run it as `python scripts/kernel_table.py`. It needs Triton and no GPU, and takes a few seconds for each configuration
+and architecture, less once Triton has them in its cache.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workspace import ROOT
+
+if TYPE_CHECKING:
+    from ssm_core.ops._triton_aot import Figures
+    from ssm_core.ops._triton_runtime import Variant
+
+PACKAGES = ("ssm_core.ops", "ssm_smr.ops")
+"""Where operations live."""
+
+PAGE = ROOT / "docs" / "results" / "kernels-sass.md"
+CAPABILITIES = (80, 90, 100)
+
+MOST = 12
+"""Configurations of an operation that the page shows."""
+
+SHARED = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
+"""Bytes of shared memory of a multiprocessor."""
+
+MULTIPROCESSORS, CLOCK, BANDWIDTH = 132, 1.98e9, 4.3e12
+"""Of an H200: multiprocessors, Hz, bytes a second as a copy reaches them."""
+
+LANES = {"MUFU": 16, "fp32": 128, "fp64": 64, "issue": 128}
+"""Threads whose instruction of a kind a multiprocessor starts in a clock."""
+
+INTRODUCTION = """# Machine code of the kernels
+
+Configurations of the Triton kernels that dispatch can choose, compiled ahead of time by Triton {version} without a GPU;
+of an operation with many, some spread over all.
+Everything here is counted or **predicted, not measured**: a time says what a kernel cannot be faster than, not how fast
+it is.
+
+<!-- not run: takes minutes -->
+```bash
+uv run python scripts/kernel_table.py
+```
+
+*registers*
+: of a thread.
+
+*occupancy*
+: warps that fit on a multiprocessor at once, of 64, by registers (65,536, handed out in eights a thread), shared memory
+  (164 KiB on sm_80, else 228 KiB; a program costs 1 KiB more than it asks for) and 32 programs.
+
+*loads, wide*
+: of global memory, by a thread in one pass through the innermost loop; those of 128 bits. Like all counts it takes a
+  branch not taken for one taken. Without a loop, the whole kernel is counted.
+
+*MUFU, FMA, all*
+: special functions (exp2, reciprocal, ...); multiply-adds, multiplications and additions, of single and, behind a plus
+  sign, of double precision; all instructions.
+
+*ps/element*
+: on an H200 (132 multiprocessors at 1.98 GHz, 4.3 TB/s), where the loop does a known number of elements: the largest
+  of the bytes of an element over 4.3 TB/s and, over (elements of a pass times 132 times 1.98 GHz), the threads of a
+  program times MUFU / 16, FMA / 128 (64 in double precision) and all / 128; *bound by* says which. Where the elements
+  of a pass are not known, the time is that of one pass of one program and leaves memory out.
+"""
+
+HEADER = """
+| kernel | for | registers | occupancy | loads, wide | MUFU | FMA | all | ps/element | bound by |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def modules() -> list[str]:
+    """Every module on_triton of an operation, by name."""
+    found = []
+    for package in PACKAGES:
+        spec = None
+        if importlib.util.find_spec(package.partition(".")[0]) is not None:
+            spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            files = sorted(Path(folder).glob("*/on_triton.py"))
+            found += [f"{package}.{file.parent.name}.on_triton" for file in files]
+    return found
+
+
+def variants(module: str) -> list[Variant]:
+    """What a module on_triton can launch."""
+    return list(importlib.import_module(module).variants())
+
+
+def occupancy(registers: int, shared: int, warps: int, capability: int) -> int:
+    """Warps of 64 that a multiprocessor holds at once."""
+    by_registers = 65536 // (-(-registers // 8) * 8 * 32 * warps)
+    by_memory = SHARED[capability] // (shared + 1024)
+    return min(32, 64 // warps, by_registers, by_memory) * warps
+
+
+def predicted(variant: Variant, about: Figures) -> tuple[float, str]:
+    """(least seconds for an element, or a pass if it has no known number of them, on an H200; what takes them)."""
+    counts, elements = about.loop if about.loop.total else about.whole, variant.elements or 1
+    numbers = {
+        "MUFU": counts.special,
+        "fp32": counts.arithmetic,
+        "fp64": counts.arithmetic_64,
+        "issue": counts.total,
+    }
+    threads = 32 * variant.num_warps
+    times = {
+        kind: n * threads / (LANES[kind] * elements * MULTIPROCESSORS * CLOCK) for kind, n in numbers.items()
+    }
+    if variant.elements:
+        times["bytes"] = (variant.traffic or counts.bytes * threads / elements) / BANDWIDTH
+    kind = max(times, key=lambda kind: times[kind])
+    return times[kind], kind
+
+
+def page(names: Iterable[str], capabilities: Iterable[int]) -> str:
+    """The page on these modules for these architectures."""
+    import triton
+
+    parts = [INTRODUCTION.format(version=triton.__version__)]
+    for name in names:
+        op, every = name.split(".")[-2], variants(name)
+        if every:
+            shown = every[:: -(-len(every) // MOST)]
+            parts.append(f"\n## {op}\n\n{len(shown)} of {len(every)} configurations.\n{HEADER}")
+            parts += [f"{row}\n" for row in _rows(op, shown, list(capabilities))]
+    return "".join(parts)
+
+
+def _rows(op: str, shown: Iterable[Variant], capabilities: list[int]) -> Iterator[str]:
+    from ssm_core.ops import _triton_aot
+
+    for variant in shown:
+        for capability in capabilities:
+            yield _row(op, variant, capability, _triton_aot.compile(variant, capability))
+
+
+def _row(op: str, variant: Variant, capability: int, about: Figures) -> str:
+    counts = about.loop if about.loop.total else about.whole
+    time, kind = "", ""
+    if capability == 90:
+        seconds, kind = predicted(variant, about)
+        time = f"{seconds * 1e12:.2f}" if variant.elements else f"{seconds * 1e12:.0f} a pass"
+    double = f" + {counts.arithmetic_64}" if counts.arithmetic_64 else ""
+    cells = (
+        variant.name.removeprefix(op).strip(" _:"),
+        f"sm_{capability}",
+        about.registers,
+        f"{occupancy(about.registers, about.shared, variant.num_warps, capability)}/64",
+        f"{counts.loads}, {counts.wide_loads}",
+        counts.special,
+        f"{counts.arithmetic}{double}",
+        counts.total,
+        time,
+        kind,
+    )
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(modules(), CAPABILITIES), encoding="utf-8")
+    print(PAGE)
