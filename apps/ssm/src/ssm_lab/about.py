@@ -12,7 +12,10 @@ COMMANDS = {
     "config": ("Set-up", "Show, check and compare run configurations."),
     "data": ("Set-up", "Make the data of a task, and say what it is."),
     "bench": ("Set-up", "Time an operation or a layer, with its correctness check."),
-    "doctor": ("Set-up", "Say what this machine has, which backends run, and which plugins are broken."),
+    "doctor": (
+        "Set-up",
+        "Say what this machine has, which backends run and which is taken, and which plugins are broken.",
+    ),
 }
 """Command -> (panel of the help page, first sentence of its help)."""
 

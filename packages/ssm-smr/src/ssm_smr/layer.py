@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from ssm_core.gaps import check_shapes
 from ssm_core.protocols import LayerInfo, Make, Mixer, Side, State, Wrap
 from ssm_smr.ops import smr_gate
 from ssm_smr.ops.smr_gate.segments import gate_segments
@@ -104,6 +105,7 @@ class SMR(nn.Module):
             raise ValueError(
                 "smr round a bidirectional mixer carries no state: build the model with causal=True"
             )
+        check_shapes(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl)
         memory = state["memory"] if state else None
         gated, memory = self._gate(x_bld, memory, mask_bl, reset_bl)
         inner = state["inner"] if state else None
@@ -116,6 +118,10 @@ class SMR(nn.Module):
         self, x_bd: Tensor, *, dt_b: Tensor | None = None, side: Side | None = None, state: State
     ) -> tuple[Tensor, State]:
         """Gate one element (B, H) and step the inner mixer: O(tau H), or O(tau H^2) if dense."""
+        if not self.streaming:
+            raise ValueError(
+                "smr round a mixer that looks ahead cannot step: build the model with causal=True"
+            )
         gated, memory = self._gate(x_bd[:, None], state["memory"], None, None)
         y_bd, inner = self.inner.step(gated[:, 0], dt_b=dt_b, side=side, state=state["inner"])
         return y_bd, {"memory": memory, "inner": inner}
