@@ -41,7 +41,7 @@ def _power_of_two(typing_context, shifted):
 
 def exp(x):
     """The exponential, for kernels; see the module."""
-    raise NotImplementedError
+    raise NotImplementedError("exp: call it from code compiled by numba")
 
 
 @overload(exp, jit_options={"forceinline": True, "fastmath": {"contract"}, "error_model": "numpy"})
