@@ -24,7 +24,8 @@ needs_numba = pytest.mark.skipif(bool(_backend.numba_problem()), reason="numba d
 @pytest.fixture
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if numba were not installed."""
-    for module in ("ssm_core.ops._numba_runtime", "ssm_core.ops.linear_scan.on_numba", "numba"):
+    # Not the forms of the operations themselves: that there is one is remembered for the rest of the process.
+    for module in ("ssm_core.ops._numba_runtime", "numba"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delattr("ssm_core.ops._numba_runtime", raising=False)
     _backend.numba_problem.cache_clear()
