@@ -206,7 +206,8 @@ def test_opcheck(backend, dense, packed, layout):
     opcheck(OPS.smr_gate.default, (u, weight, bias, state, cu_seqlens, 2.0, backend))
     opcheck(OPS.smr_gate.default, (u[:1], weight, None, None, cu_seqlens, 1.0, backend))
     once = tuple(x.detach() for x in (u, weight, bias, state))  # its backward refuses to be differentiated
-    given = (*once, cu_seqlens, layout(once[0].clone()), once[3].clone(), 2.0, backend)
+    kept = OPS.smr_gate(*once, cu_seqlens, 2.0, backend)[2]
+    given = (*once, cu_seqlens, kept, layout(once[0].clone()), once[3].clone(), 2.0, backend)
     opcheck(OPS.smr_gate_backward.default, given)
 
 

@@ -21,7 +21,7 @@ def smr_gate(
 ) -> tuple[Tensor, Tensor]:
     """Scale each input by a squashed causal convolution: u'_k = s sigmoid(b + sum_i W_i u_{k-i}) u_k, i = 0..tau-1.
 
-    One pass over u forward and one backward, which computes the gate anew.
+    Depthwise, one pass over u forward and one backward, which computes the gate anew; a dense gate's sigmoid is kept.
 
     Args:
         u: Input of the state-space model, real (B, L, H), any strides, L = 0 included.

@@ -13,9 +13,13 @@ def _fake(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
     gate_scale: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     dtype = compute_dtype(u, weight, bias, initial_state)
-    return u.new_empty(u.shape), u.new_empty(state_shape(u, weight, cu_seqlens), dtype=dtype)
+    return (
+        u.new_empty(u.shape),
+        u.new_empty(state_shape(u, weight, cu_seqlens), dtype=dtype),
+        u.new_empty(u.shape if weight.ndim == 3 else (0,), dtype=dtype),
+    )
 
 
 def state_shape(u: Tensor, weight: Tensor, cu_seqlens: Tensor | None) -> tuple[int, int, int]:
@@ -29,5 +33,7 @@ gate = operator(
     "u weight bias? initial_state? cu_seqlens?",
     "float gate_scale",
     _fake,
+    outputs=3,
+    kept=(2,),
     package="ssm_smr.ops",
 )
