@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, distribution
 import pytest
 
 from ssm_core.plugin.config import knobs
-from ssm_core.plugin.registry import KINDS
+from ssm_core.plugin.registry import FIRST_PARTY, KINDS
 from ssm_core.plugin.spec import API, Spec
 from ssm_core.run.config import SECTIONS
 from ssm_core.run.recipes import recipes
@@ -102,3 +102,9 @@ def test_every_recipe_has_a_summary():
     shipped = recipes()
     assert shipped
     assert [recipe.name for recipe in shipped if not recipe.summary] == []
+
+
+def test_it_is_known_what_to_install_for_every_model_part():
+    kinds = {KINDS[kind] for kind in ("backbone", "addon", "task")}
+    parts = {name: m.name for m in members() for group, name, _ in m.entry_points() if group in kinds}
+    assert parts == FIRST_PARTY

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssm_core.block import ChannelMix, Dropout, ResidualBlock, make_norm
+from ssm_core.block import ChannelMix, Dropout, ResidualBlock
+from ssm_core.feed_forward import FeedForward
+from ssm_core.norms import make_norm
 from ssm_core.protocols import LayerInfo
 from ssm_core.stack import Stack
 from ssm_core.testing import TinyMixer
@@ -15,7 +17,7 @@ def layer(**changes) -> LayerInfo:
     return LayerInfo(**{"index": 0, "n_layers": 1, "d_model": 6, **changes})
 
 
-@pytest.mark.parametrize("activation", ["half_glu1", "half_glu2", "full_glu", "gelu", "none"])
+@pytest.mark.parametrize("activation", ["half_glu1", "half_glu2", "full_glu", "linear", "gelu", "none"])
 def test_channel_mixing_is_its_formula(activation: str) -> None:
     torch.manual_seed(0)
     mix = ChannelMix(6, activation, dropout=0.0)  # type: ignore[arg-type]
@@ -28,11 +30,12 @@ def test_channel_mixing_is_its_formula(activation: str) -> None:
         "half_glu1": lambda: g * gate,
         "half_glu2": lambda: y * gate,
         "full_glu": lambda: mix.value(g) * gate,
+        "linear": lambda: mix.value(g),
     }[activation]()
     torch.testing.assert_close(mix(y), expected)
 
 
-@pytest.mark.parametrize("norm", ["layer", "rms", "none"])
+@pytest.mark.parametrize("norm", ["layer", "rms", "batch", "scale", "none"])
 def test_prenorm_and_postnorm(norm: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 5, 6)
@@ -104,3 +107,25 @@ def test_norms_have_their_names() -> None:
     assert isinstance(make_norm("layer", 3), nn.LayerNorm)
     assert isinstance(make_norm("rms", 3), nn.RMSNorm)
     assert isinstance(make_norm("none", 3), nn.Identity)
+
+
+def test_what_follows_a_block_comes_after_its_sum() -> None:
+    torch.manual_seed(0)
+    plain = ResidualBlock(TinyMixer(6), layer())
+    then = FeedForward(6, 12, activation="silu")
+    block = ResidualBlock(TinyMixer(6), layer(), then=then)
+    block.mix.load_state_dict(plain.mix.state_dict())
+    x = torch.randn(2, 5, 6)
+    between = plain(x)[0]
+    expected = between + then.down(F.silu(then.up(F.layer_norm(between, (6,)))))
+    torch.testing.assert_close(block(x)[0], expected)
+    torch.testing.assert_close(block.step(x[:, 0], state=block.init_state(2))[0], expected[:, 0])
+
+
+def test_the_mixer_s_own_output_may_be_dropped_too() -> None:
+    """With all of it gone and nothing but a sum after it, the block is its skip connection."""
+    x = torch.randn(2, 5, 6)
+    for drop_mixed in (True, False):
+        block = ResidualBlock(TinyMixer(6), layer(dropout=1.0), "none", drop_mixed=drop_mixed).train()
+        block.mix.dropout.rate = 0.0
+        assert torch.equal(block(x)[0], x) is drop_mixed

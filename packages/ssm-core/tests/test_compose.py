@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssm_core.compose import Addon, Slots, describe, matching_layers, whole
+from ssm_core.compose import Addon, Slots, check_used, describe, matching_layers, whole
 from ssm_core.plugin.errors import ConfigError
 from ssm_core.protocols import LayerInfo
 
@@ -110,3 +110,19 @@ def test_taking_an_add_on_off_is_a_change_of_prefix() -> None:
     bare = whole(Weighty, Slots([], layer()), 8).state_dict()
     wrapped = whole(Weighty, Slots([addon(A), addon(B)], layer()), 8).state_dict()
     assert set(wrapped) == {f"inner.inner.{name}" for name in bare}
+
+
+def test_a_slot_may_be_missing_from_some_blocks_but_not_from_all() -> None:
+    """A backbone whose recurrence stands in its first layer only takes an add-on there."""
+    once = addon(A, layers="*")
+    slots = [Slots([once], layer(index)) for index in range(2)]
+    slots[0]("ssm", Leaf, 4)
+    slots[1]("mixer", Leaf, 4)
+    check_used([once], slots, "sparse")
+    with pytest.raises(
+        ConfigError, match=r"round the slot 'ssm', and sparse offers only mixer in layers '1'"
+    ):
+        later = addon(A, layers="1")
+        late = [Slots([later], layer(index)) for index in range(2)]
+        late[1]("mixer", Leaf, 4)
+        check_used([later], late, "sparse")

@@ -8,17 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssm_core.norms import make_norm, normalise
 from ssm_core.protocols import LayerInfo, Mixer, Side, State
 
-Activation = Literal["half_glu1", "half_glu2", "full_glu", "gelu", "none"]
+Activation = Literal["half_glu1", "half_glu2", "full_glu", "linear", "gelu", "none"]
 """What follows the mixer, in the S5 paper's code's names: half_glu1 g sigmoid(W g), half_glu2 y sigmoid(W g),
-full_glu (W1 g) sigmoid(W2 g), with g = gelu(y)."""
-
-
-def make_norm(kind: str, d_model: int) -> nn.Module:
-    """Return the norm called ``layer``, ``rms`` or ``none``."""
-    kinds = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
-    return nn.Identity() if kind == "none" else kinds[kind](d_model)
+full_glu (W1 g) sigmoid(W2 g), with g = gelu(y); linear is W g."""
 
 
 class ChannelMix(nn.Module):
@@ -38,7 +33,7 @@ class ChannelMix(nn.Module):
         self.activation = activation
         self.dropout = Dropout(dropout, tie_dropout)
         glu = activation in ("half_glu1", "half_glu2", "full_glu")
-        self.value = nn.Linear(d_model, d_model) if activation == "full_glu" else None
+        self.value = nn.Linear(d_model, d_model) if activation in ("full_glu", "linear") else None
         self.gate = nn.Linear(d_model, d_model) if glu else None
 
     def forward(self, y: Tensor) -> Tensor:
@@ -47,7 +42,7 @@ class ChannelMix(nn.Module):
             return self.dropout(y)
         g = self.dropout(F.gelu(y))
         if self.gate is None:
-            return g
+            return g if self.value is None else self.dropout(self.value(g))
         value = self.value(g) if self.value is not None else y if self.activation == "half_glu2" else g
         return self.dropout(value * torch.sigmoid(self.gate(g)))
 
@@ -82,14 +77,26 @@ class ResidualBlock(nn.Module):
         mixer: The sequence mixer, add-ons included.
         layer: Where the block stands: width, norm, dropout.
         activation: Channel mixing after the mixer.
+        drop_mixed: Also drop parts of the mixer's own output, before the channel mixing.
+        then: What follows on the residual stream, element by element, with a skip connection of its own.
     """
 
-    def __init__(self, mixer: Mixer, layer: LayerInfo, activation: Activation = "half_glu1") -> None:
+    def __init__(
+        self,
+        mixer: Mixer,
+        layer: LayerInfo,
+        activation: Activation = "half_glu1",
+        *,
+        drop_mixed: bool = False,
+        then: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.mixer = mixer
+        self.drop_mixed = Dropout(layer.dropout, layer.tie_dropout) if drop_mixed else None
         self.norm = make_norm(layer.norm, layer.d_model)
         self.mix = ChannelMix(layer.d_model, activation, layer.dropout, layer.tie_dropout)
         self.prenorm = layer.prenorm
+        self.then = then
 
     @property
     def d_model(self) -> int:
@@ -131,14 +138,14 @@ class ResidualBlock(nn.Module):
         if mask_bl is not None:
             x_bld = torch.where(mask_bl[..., None], x_bld, torch.zeros_like(x_bld))
         y_bld, state = self.mixer(
-            self.norm(x_bld) if self.prenorm else x_bld,
+            normalise(self.norm, x_bld, mask_bl) if self.prenorm else x_bld,
             dt_bl=dt_bl,
             mask_bl=mask_bl,
             reset_bl=reset_bl,
             side=side,
             state=state,
         )
-        return self._join(x_bld, y_bld), state
+        return self._join(x_bld, y_bld, mask_bl), state
 
     def step(
         self, x_bd: Tensor, *, dt_b: Tensor | None = None, side: Side | None = None, state: State
@@ -149,6 +156,7 @@ class ResidualBlock(nn.Module):
         )
         return self._join(x_bd, y_bd), state
 
-    def _join(self, x: Tensor, y: Tensor) -> Tensor:
-        out = x + self.mix(y)
-        return out if self.prenorm else self.norm(out)
+    def _join(self, x: Tensor, y: Tensor, mask_bl: Tensor | None = None) -> Tensor:
+        out = x + self.mix(y if self.drop_mixed is None else self.drop_mixed(y))
+        out = out if self.prenorm else normalise(self.norm, out, mask_bl)
+        return out if self.then is None else self.then(out, mask_bl)

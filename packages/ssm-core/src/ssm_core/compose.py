@@ -74,9 +74,22 @@ class Slots:
                 make = _wrapped(addon.wrap, make, self.layer)
         return make(width)
 
-    def unused(self) -> list[Addon]:
-        """Return the add-ons whose slot the block has not offered, so that they are nowhere in it."""
-        return [addon for addon in self.active if addon.slot not in self.offered]
+
+def check_used(addons: Sequence[Addon], slots: Sequence[Slots], backbone: str) -> None:
+    """Check that every add-on went round something in some block: not every block need offer every slot.
+
+    Raises:
+        ConfigError: Naming the first that is nowhere in the model.
+    """
+    for addon in addons:
+        active = [slot for slot in slots if addon in slot.active]
+        if all(addon.slot not in slot.offered for slot in active):
+            offered = sorted(set().union(*(slot.offered for slot in active)))
+            raise ConfigError(
+                f"add-on {addon.name} goes round the slot '{addon.slot}', and {backbone} offers only "
+                f"{', '.join(offered) or 'none'} in layers '{addon.layers}'",
+                "drop the add-on, choose other layers, or another backbone",
+            )
 
 
 def _wrapped(wrap: Wrap, make: Make, layer: LayerInfo) -> Make:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ssm_core.compose import Addon, Slots
+from ssm_core.compose import Addon, Slots, check_used
 from ssm_core.plugin import registry
 from ssm_core.plugin.config import check
 from ssm_core.plugin.errors import ConfigError
@@ -101,7 +101,7 @@ def build_stack(
     spec, build = registry.builder("backbone", backbone.name)
     assert isinstance(spec, BackboneSpec)
     ready = [_ready(choice) for choice in addons]
-    blocks = []
+    blocks, slots = [], []
     for index in range(model.n_layers):
         layer = LayerInfo(
             index=index,
@@ -115,13 +115,12 @@ def build_stack(
             tie_dropout=model.tie_dropout,
         )
         slot = Slots(ready, layer)
-        blocks.append(build(backbone.config, layer, slot))
-        if unused := slot.unused():
-            raise ConfigError(
-                f"add-on {unused[0].name} goes round the slot '{unused[0].slot}', and {backbone.name} offers only "
-                f"{', '.join(sorted(slot.offered)) or 'none'}",
-                "drop the add-on, or choose another backbone",
-            )
+        try:
+            blocks.append(build(backbone.config, layer, slot))
+        except ValueError as error:  # widths that do not divide, a length that is missing
+            raise ConfigError(f"layer {index} of {backbone.name} cannot be built: {error}") from error
+        slots.append(slot)
+    check_used(ready, slots, backbone.name)
     stack = Stack(blocks, model.d_model, model.norm if model.prenorm else "none")
     for wanted, able, what in (
         (needs.causal, stack.causal, "look back only"),

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ssm_core.norms import KINDS
 from ssm_core.protocols import Hint
 
-_NORMS = (nn.LayerNorm, nn.RMSNorm)
+_NORMS = tuple(KINDS.values())
 
 
 def gather_hints(model: nn.Module) -> dict[str, Hint]:

@@ -104,7 +104,7 @@ class LayerInfo:
         causal: Whether outputs may depend on the past only.
         max_length: Longest sequence to expect; None if not known.
         dropout: Dropout rate.
-        norm: ``"layer"``, ``"rms"`` or ``"none"``.
+        norm: ``"layer"``, ``"rms"``, ``"batch"``, ``"scale"`` or ``"none"``.
         prenorm: Norm before the mixer, rather than after the skip connection.
         tie_dropout: Share the dropout mask over time.
     """

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ssm_core.block import make_norm
+from ssm_core.norms import make_norm, normalise
 from ssm_core.protocols import Block, State
 
 
@@ -67,7 +67,7 @@ class Stack(nn.Module):
         for block, before in zip(self.each(), states, strict=True):
             x_bld, new = block(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl, state=before)
             after.append(new)
-        return self.final_norm(x_bld), tuple(after)
+        return normalise(self.final_norm, x_bld, mask_bl), tuple(after)
 
     def step(self, x_bd: Tensor, *, dt_b: Tensor | None = None, state: State) -> tuple[Tensor, State]:
         """Map one element (B, D) to its features."""

@@ -85,9 +85,33 @@ def copy_bandwidth(device: torch.device, size: int = 1 << 28, repeats: int = 5) 
     for _ in range(repeats):
         began = time.perf_counter()
         target.copy_(source)
-        _wait(device)
+        wait(device)
         seconds.append(time.perf_counter() - began)
     return 2 * size / min(seconds)
+
+
+def take_turns(
+    runs: Mapping[str, Callable[[], None]], repeats: int, device: torch.device, slow: Sequence[str] = ()
+) -> dict[str, list[float]]:
+    """Return the seconds of each run, once a round after one round to warm up: a noisy moment hits all alike.
+
+    Args:
+        runs: What to time, by name.
+        repeats: Rounds.
+        device: Where they run.
+        slow: Names of runs that take part in three rounds only.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            if name in slow and turn > min(repeats, 3):
+                continue
+            began = time.perf_counter()
+            run()
+            wait(device)
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return times
 
 
 def _contenders(case: Case) -> dict[str, Function]:
@@ -137,15 +161,16 @@ def _once(function: Function, operands: Sequence[Tensor], device: torch.device) 
     with torch.no_grad():
         began = time.perf_counter()
         function(*leaves)
-        _wait(device)
+        wait(device)
         forward = time.perf_counter() - began
     began = time.perf_counter()
     out = _outputs(function, leaves)[0]
     out.backward(torch.ones_like(out))
-    _wait(device)
+    wait(device)
     return forward, time.perf_counter() - began
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Return when the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize()

@@ -38,7 +38,24 @@ SPECS: dict[str, type[Spec]] = {
 }
 """Kind -> the class of its specs; recipes are packages and commands are Typer apps."""
 
-FIRST_PARTY = {"s5": "ssm-core", "smr": "ssm-smr", "pendulum": "ssm-data"}
+FIRST_PARTY = {
+    **dict.fromkeys(
+        (
+            *("chordmixer", "dss", "h3", "liquid_s4", "lru", "mamba2", "mega"),
+            *("s4", "s4d", "s5", "s6", "seqboat", "spade", "transformer"),
+        ),
+        "ssm-core",
+    ),
+    **dict.fromkeys(
+        (
+            *("digits", "induction-heads", "lra-image", "lra-listops", "lra-pathfinder", "lra-pathx"),
+            *("lra-retrieval", "lra-text", "mqar", "pendulum", "selective-copying", "sine", "text-lm"),
+            "wikitext103",
+        ),
+        "ssm-data",
+    ),
+    "smr": "ssm-smr",
+}
 """Our own plugins and their distributions, to say what to install when one is asked for and absent."""
 
 

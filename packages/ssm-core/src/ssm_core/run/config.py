@@ -35,7 +35,7 @@ class ModelConfig:
     causal: bool = True
     dropout: float = 0.0
     tie_dropout: bool = False
-    norm: Literal["layer", "rms", "none"] = "layer"
+    norm: Literal["layer", "rms", "batch", "scale", "none"] = "layer"
     prenorm: bool = True
 
     def __post_init__(self) -> None:

@@ -60,11 +60,12 @@ def sweep(examples: int = 10, dtypes: Dtypes = BOTH) -> Callable[[Callable[..., 
     """Decorate a check ``(self, ..., case)`` to run over drawn cases.
 
     Args:
-        examples: Number of cases; profiles of hypothesis with more than its usual 100 examples draw more in proportion.
+        examples: Number of cases under hypothesis' usual profile of 100 examples; others draw in proportion, but half
+            as many at least.
         dtypes: Precisions to draw from.
     """
     profile = settings.default
-    drawn = max(examples, examples * profile.max_examples // 100) if profile else examples
+    drawn = max(-(-examples // 2), examples * profile.max_examples // 100) if profile else examples
     # Suites are made to be inherited: the same check running for several classes is no accident.
     unsurprising = [HealthCheck.differing_executors, HealthCheck.too_slow]
     limits = settings(max_examples=drawn, deadline=None, suppress_health_check=unsurprising)

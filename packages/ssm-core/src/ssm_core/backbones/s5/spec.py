@@ -33,7 +33,7 @@ class S5Config:
     dt_max: float = 1e-1
     c_init: Literal["trunc_standard_normal", "lecun_normal", "complex_normal"] = "lecun_normal"
     clip_eigs: bool = False
-    activation: Literal["half_glu1", "half_glu2", "full_glu", "gelu", "none"] = "half_glu1"
+    activation: Literal["half_glu1", "half_glu2", "full_glu", "linear", "gelu", "none"] = "half_glu1"
     lr_scale: float = 0.25
     step_rescale: float = 1.0
 

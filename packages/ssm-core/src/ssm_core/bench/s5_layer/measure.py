@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ssm_core.backbones.s5.layer import S5
 from ssm_core.backbones.s5.spec import S5Config
+from ssm_core.bench.harness import take_turns
 from ssm_core.bench.s5_layer.spec import S5BenchConfig
 from ssm_core.ops import available_backends, diagonal_ssm
 from ssm_core.protocols import Result
@@ -44,7 +44,7 @@ def measure(config: S5BenchConfig) -> Result:
             errors[name] = check(layer, u, dt_bl, backend)
             runs[name] = _ours(layer, u, dt_bl, backend)
     runs |= _rivals(config, u)
-    times = _alternate(runs, config.repeats, torch.device(config.device))
+    times = take_turns(runs, config.repeats, torch.device(config.device))
     rows = [
         {
             "what": name,
@@ -149,19 +149,3 @@ def _rival(layer: torch.nn.Module, u: Tensor) -> Callable[[], None]:
         (layer(inputs) * weights).sum().backward()
 
     return run
-
-
-def _alternate(
-    runs: dict[str, Callable[[], None]], repeats: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Time each run once a round, after one round to warm up, so that a noisy moment hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                times[name].append(time.perf_counter() - began)
-    return times

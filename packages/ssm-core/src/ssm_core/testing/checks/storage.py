@@ -84,7 +84,7 @@ class Storage(Subject):
         self._check_compiled(mixer, given)
         if mixer.streaming:
             step = torch.compile(mixer.step, fullgraph=True, backend="aot_eager")
-            x, state = given[0].x[:, 0], mixer.init_state(2)
+            x, state = given[0].x[:, 0].detach(), mixer.init_state(2)
             self.same(step(x, state=state)[0], mixer.step(x, state=state)[0], "compiled step")
 
     def _check_compiled(self, mixer: Any, given: list[Inputs]) -> None:

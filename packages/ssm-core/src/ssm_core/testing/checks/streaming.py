@@ -33,7 +33,7 @@ class Streaming(Subject):
     @sweep(5)
     def test_steps_go_on_from_the_parallel_pass(self, case: Case) -> None:
         """A prompt in parallel, masked places and all, then steps: equals the whole."""
-        self.streaming(1)
+        self.streaming(self.width(case))
         mixer = self.stateful(self.width(case), case.dtype)
         prompt = self.inputs(case, mixer)
         ahead = self.inputs(replace(case, seed=case.seed + 1, mask=False), mixer, length=3)

@@ -1,0 +1,1 @@
+"""LRU: a linear recurrent unit, a diagonal recurrence trained in discrete time."""

@@ -1,0 +1,1 @@
+"""Mega: a damped moving average inside a gated attention of one head."""

@@ -1,0 +1,1 @@
+"""Mamba: the selective state-space model S6 behind a short convolution, gated."""

@@ -1,0 +1,1 @@
+"""Transformer: softmax attention and a feed-forward network a layer."""

@@ -1,0 +1,1 @@
+"""Time and memory of generating element by element, early in a sequence and late."""

@@ -1,0 +1,36 @@
+"""Every registered bench runs, at a size that takes a second: its figures mean nothing, its checks do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ssm_core.plugin import registry
+from ssm_core.protocols import Result
+
+SMALL: dict[str, dict[str, Any]] = {
+    "generation": {"early": 3, "late": 20, "steps": 2, "d_model": 16, "only": "s5"},
+    "kernels": {"only": "cauchy", "repeats": 1, "long": False},
+    "layers": {"lengths": "16,32", "tokens": 64, "d_model": 32, "repeats": 1},
+    "s5-layer": {"batch": 2, "length": 33, "d_model": 8, "state_size": 8, "repeats": 1},
+    "smr-gate": {"batch": 1, "length": 65, "width": 8, "repeats": 1},
+}
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in registry.found("bench")])
+def test_it_runs(name: str) -> None:
+    if name not in SMALL:
+        pytest.skip("not one of ours")
+    _, bench = registry.builder("bench", name)
+    result = bench(registry.configure("bench", name, SMALL[name]))
+    assert isinstance(result, Result)
+    assert result.rows
+    assert all(row.keys() == result.rows[0].keys() for row in result.rows)
+    json.dumps({"figures": dict(result.figures), "rows": list(result.rows)}, allow_nan=False)
+
+
+def test_every_bench_of_ours_is_small_enough_to_be_tested() -> None:
+    ours = {entry.name for entry in registry.found("bench") if entry.dist.startswith("ssm-")}
+    assert ours == set(SMALL)
