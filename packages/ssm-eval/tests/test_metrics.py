@@ -85,6 +85,38 @@ def test_where_batches_are_cut_does_not_matter(n, seed, places):
         assert parts == pytest.approx(whole, rel=1e-12, abs=1e-12)
 
 
+def language_rows(n: int, seed: int) -> dict[str, torch.Tensor]:
+    draw = np.random.default_rng(seed)
+    whole = {"prediction": -draw.exponential(size=n), "target": draw.integers(0, 50, n)}
+    return {k: torch.from_numpy(v) for k, v in whole.items()} | {
+        "bytes": torch.from_numpy(draw.integers(1, 9, n)),
+        "words": torch.from_numpy(np.concatenate([[1], draw.integers(0, 2, n - 1)])),
+    }
+
+
+@settings(deadline=None)
+@given(n=sizes, seed=seeds, places=st.lists(st.integers(0, 16), max_size=5))
+def test_language_metrics_are_their_formulas_however_batches_are_cut(n, seed, places):
+    rows = language_rows(n, seed)
+    nats = -float(rows["prediction"].sum())
+    found = measured(("perplexity", "word_perplexity", "bits_per_byte"), *cut(rows, places))
+    assert found["perplexity"] == pytest.approx(math.exp(nats / n), rel=1e-12)
+    assert found["word_perplexity"] == pytest.approx(math.exp(nats / int(rows["words"].sum())), rel=1e-12)
+    assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / int(rows["bytes"].sum()), rel=1e-12)
+
+
+def test_a_uniform_guess_has_the_perplexity_of_the_vocabulary():
+    rows = {"prediction": torch.full((6,), -math.log(256)), "target": torch.arange(6), "bytes": torch.ones(6)}
+    found = measured(("perplexity", "bits_per_byte"), rows)
+    assert found == pytest.approx({"perplexity": 256, "bits_per_byte": 8}, rel=1e-6)
+
+
+def test_logits_are_not_taken_for_log_probabilities():
+    metrics = make_metrics(("perplexity",), DEVICE)
+    with pytest.raises(UserError, match="shape"):
+        metrics.update({"prediction": torch.zeros(4, 9), "target": torch.zeros(4)})
+
+
 def test_they_agree_with_torchmetrics():
     rows, labels = gaussian_rows(40, 3, 0), class_rows(40, 4, 0)
     mse, mae = torchmetrics.MeanSquaredError(), torchmetrics.MeanAbsoluteError()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -73,7 +75,7 @@ class BothWays(nn.Module):
             raise ValueError(
                 f"{type(self.forwards).__name__} takes no gaps (dt_bl): --set task.time=ignored or appended"
             )
-        # The gap before a sequence's first element has nothing to act on, and the other direction never sees it.
+        beside: dict[str, Any] = {"x_reverse": x_reverse_bld, **(side or {})}
         return over_valid(
             self._run,
             x_bld,
@@ -81,8 +83,7 @@ class BothWays(nn.Module):
             mask_bl=mask_bl,
             reset_bl=reset_bl,
             takes_dt=self.takes_dt,
-            x_reverse=x_reverse_bld,
-            **(side or {}),
+            **beside,
         )
 
     def _run(

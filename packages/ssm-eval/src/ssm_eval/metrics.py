@@ -91,6 +91,21 @@ def cross_entropy(prediction: Tensor, target: Tensor) -> Measured:
     return total, (target != IGNORED).sum()
 
 
+def surprise(prediction: Tensor, target: Tensor) -> Measured:
+    """Return the summed surprise of log-probabilities, in nats, and the number of tokens."""
+    return -prediction.sum(), _count(target)
+
+
+def surprise_a_unit(prediction: Tensor, target: Tensor, units: Tensor) -> Measured:
+    """Return the summed surprise of log-probabilities, in nats, and what the tokens count for (words, say)."""
+    return -prediction.sum(), units.sum()
+
+
+def bits_a_unit(prediction: Tensor, target: Tensor, units: Tensor) -> Measured:
+    """Return the summed surprise of log-probabilities, in bits, and what the tokens count for (bytes, say)."""
+    return -prediction.sum() / math.log(2), units.sum()
+
+
 def _count(values: Tensor) -> Tensor:
     return torch.tensor(values.numel())
 
@@ -103,11 +118,13 @@ class Definition:
         inputs: What it reads of a task's predictions, in the order that ``measure`` takes them.
         measure: Returns sum and weight of a batch.
         classes: The prediction has one axis more than the target, of logits.
+        finish: What becomes of sum over weight in the end: a perplexity is the exponential of a mean, and no mean.
     """
 
     inputs: tuple[str, ...]
     measure: Callable[..., Measured]
     classes: bool = False
+    finish: Callable[[Tensor], Tensor] = torch.clone
 
 
 METRICS = {
@@ -116,6 +133,9 @@ METRICS = {
     "nll": Definition(("prediction", "target", "variance"), gaussian_nll),
     "accuracy": Definition(("prediction", "target"), correct, classes=True),
     "cross_entropy": Definition(("prediction", "target"), cross_entropy, classes=True),
+    "perplexity": Definition(("prediction", "target"), surprise, finish=torch.exp),
+    "word_perplexity": Definition(("prediction", "target", "words"), surprise_a_unit, finish=torch.exp),
+    "bits_per_byte": Definition(("prediction", "target", "bytes"), bits_a_unit),
 }
 """Every metric a task may name."""
 
@@ -139,7 +159,8 @@ class MetricSet:
         Args:
             predictions: What :meth:`ssm_core.protocols.Task.predictions` gives: ``prediction`` and ``target``
                 (N, ...), for ``nll`` also ``variance`` (N, ...); for ``accuracy`` and ``cross_entropy`` the prediction
-                is logits (N, ..., classes).
+                is logits (N, ..., classes); for the three of language models it is the log-probability of each target,
+                beside ``bytes`` and ``words``, what each target counts for (N, ...).
 
         Raises:
             UserError: If something a metric needs is missing, or shapes do not agree.
@@ -149,7 +170,7 @@ class MetricSet:
 
     def compute(self) -> dict[str, float]:
         """Return every metric over all batches of all processes (all of them have to call this)."""
-        return {name: float(mean.compute()) for name, mean in self._means.items()}
+        return {name: float(METRICS[name].finish(mean.compute())) for name, mean in self._means.items()}
 
     def reset(self) -> None:
         """Forget all batches."""
