@@ -50,7 +50,9 @@ class BatchNorm(nn.Module):
         mean = flat.sum(0) / n
         var = ((flat - mean).square() * weight).sum(0) / n
         with torch.no_grad():
-            weight_of_batch = self.momentum * (count > 0)  # a batch without a valid element says nothing
+            weight_of_batch = self.momentum * (count > 0).to(
+                mean.dtype
+            )  # a batch without a valid element says nothing
             self.running_mean.lerp_(mean, weight_of_batch)
             self.running_var.lerp_(var * n / (n - 1).clamp(min=1), weight_of_batch)
         return mean, var
