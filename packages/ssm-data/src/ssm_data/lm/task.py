@@ -1,0 +1,135 @@
+"""What language-modelling tasks have in common: rows, batches, softmax, loss and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssm_core.plugin.errors import ConfigError
+from ssm_core.protocols import Batch, Loss, Needs, Output, Progress, Split, State, Task
+from ssm_data.cache import Part
+from ssm_data.lm.heads import SoftmaxHead, TokenEmbedding
+from ssm_data.lm.measure import Measure
+from ssm_data.lm.packing import TokenizerPlace
+from ssm_data.lm.spec import LanguageConfig
+from ssm_data.lm.split import IGNORED, Rows, TokenSplit
+
+
+class LanguageModel(Task):
+    """Predict each next token. A subclass says in :meth:`load` where the packed corpus is.
+
+    Args:
+        config: Knobs.
+    """
+
+    metrics = ("perplexity", "bits_per_byte", "word_perplexity")
+    primary = ("bits_per_byte", "min")
+    count_newlines = False
+    """Whether a newline counts as a word."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        self.config = config
+        self.needs = Needs(causal=True, carry_state=config.sampling == "streams")
+        self.max_length = config.length
+        self._place: TokenizerPlace | None = None
+        self._splits: dict[str, TokenSplit] = {}
+        self._measure: Measure | None = None
+
+    def load(self, progress: Progress | None) -> tuple[TokenizerPlace, Mapping[str, Part]]:
+        """Return the tokeniser's place and the packed splits, making them if they are not cached."""
+        raise NotImplementedError
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Read, learn a vocabulary and encode, if it is not cached yet; safe from several processes at once.
+
+        Raises:
+            UserError: If the text cannot be read, or the cache cannot be written.
+        """
+        if not self._splits:
+            self._place, parts = self.load(progress)
+            self._splits = {
+                name: TokenSplit(part, self._rows(name), self._place) for name, part in parts.items()
+            }
+            self._measure = Measure(self._place.load(), self.count_newlines)
+
+    def splits(self) -> Mapping[str, Split]:
+        """Return ``train``, ``validation`` and ``test``, making them if :meth:`prepare` was not called."""
+        self.prepare()
+        return dict(self._splits)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids; the data is prepared to know it."""
+        self.prepare()
+        assert self._place is not None
+        return len(self._place.load().vocabulary)
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """Stack rows: inputs (B, T), uint8 if they are so and int32 otherwise, targets int64 (B, T), resets or None."""
+        inputs = np.stack([row["inputs"] for row in rows])
+        # torch knows uint16 and uint32 by name only.
+        inputs = inputs if inputs.dtype == np.uint8 else inputs.astype(np.int32)
+        targets = np.stack([row["targets"] for row in rows]).astype(np.int64)
+        resets = torch.from_numpy(np.stack([row["reset"] for row in rows])) if "reset" in rows[0] else None
+        return Batch(inputs=torch.from_numpy(inputs), targets=torch.from_numpy(targets), reset_bl=resets)
+
+    def encoder(self, d_model: int) -> nn.Module:
+        """Return an embedding."""
+        config = self.config
+        return TokenEmbedding(self.vocabulary_size, d_model, config.dropout_input, config.tied)
+
+    def head(self, d_model: int) -> nn.Module:
+        """Return a softmax over the vocabulary."""
+        return SoftmaxHead(d_model, self.vocabulary_size, self.config.dropout_output, self.config.tied)
+
+    def run(self, model: Any, batch: Batch, state: State | None = None) -> Output:
+        """Run the model; a tied head is handed the encoder. The output is the log-probability (B, T) of each target.
+
+        Raises:
+            ConfigError: If the state is not that of as many rows as the batch has.
+        """
+        if state is not None and len(batch.inputs) != self.config.streams:
+            raise ConfigError(
+                f"a batch of {len(batch.inputs)} rows cannot go on with {self.config.streams} streams",
+                f"--set train.batch_size={self.config.streams} and train.eval_batch_size={self.config.streams}",
+            )
+        x_bld = model.encoder(batch)
+        y_bld, state = model.stack(x_bld, reset_bl=batch.reset_bl, state=state)
+        handed = (model.encoder,) if self.config.tied else ()
+        return Output(model.head(y_bld, batch, *handed), state)
+
+    def loss(self, output: Output, batch: Batch) -> Loss:
+        """Return the cross-entropy in nats, summed over the scored tokens, and their number."""
+        total = -output.head.sum()
+        return Loss(total, (batch.targets != IGNORED).sum().to(total.dtype))
+
+    def predictions(self, output: Output, batch: Batch) -> Mapping[str, Tensor]:
+        """Return ``prediction``, the log-probability of each scored token (N,), ``target``, its id, and its ``bytes``
+        and ``words``.
+        """
+        assert self._measure is not None, "prepare() comes first"
+        scored = batch.targets != IGNORED
+        targets, before = batch.targets[scored], batch.inputs[scored]
+        return {
+            "prediction": output.head[scored],
+            "target": targets,
+            "bytes": self._measure.bytes(targets),
+            "words": self._measure.words(before, targets),
+        }
+
+    def _rows(self, split: str) -> Rows:
+        config = self.config
+        trains = split == "train"
+        return Rows(
+            length=config.length,
+            sampling=config.sampling if trains or config.sampling == "streams" else "tiles",
+            streams=config.streams,
+            n=config.n_windows if trains else 0,
+            context=0 if trains else config.eval_context,
+            seed=config.seed,
+            reset=config.reset,
+        )

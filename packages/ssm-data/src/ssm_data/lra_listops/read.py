@@ -1,0 +1,72 @@
+"""The official ListOps files, read strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ssm_core.protocols import Progress
+from ssm_data import tsv
+from ssm_data.cache import Arrays
+from ssm_data.lra_listops.vocabulary import CLOSE, DIGIT, END, IDS, OPERATOR
+
+READER = 1
+"""Raised when the arrays from the same files change."""
+
+FILES = {"train": "basic_train.tsv", "validation": "basic_val.tsv", "test": "basic_test.tsv"}
+FOLDERS = ("listops-1000", "listops")
+
+NO_PARENTHESES = str.maketrans("()", "  ")
+
+
+def read(path: Path, max_length: int, end: bool, progress: Progress | None = None) -> Arrays:
+    """Read a file of lists and what they come to.
+
+    Args:
+        path: The file; columns ``Source`` and ``Target``.
+        max_length: Every list is shorter, in tokens.
+        end: Close each with an id of its own.
+        progress: Told of every 1000 rows; the total is not known before the end.
+
+    Returns:
+        ``values`` uint8 ids end to end, ``offsets`` int64 (n + 1,), ``targets`` uint8 (n,).
+
+    Raises:
+        UserError: For anything that is not a list of that form; it names file and row.
+    """
+    values, offsets, targets = bytearray(), [0], bytearray()
+    closing = bytes([END]) if end else b""
+    for row, (source, target) in tsv.rows(path, ("Source", "Target"), header=True):
+        values += _ids(path, row, source, max_length) + closing
+        offsets.append(len(values))
+        targets.append(_label(path, row, target))
+        if progress and row % 1000 == 0:
+            progress(f"lra-listops: reading {path.name}", row, row)
+    return {
+        "values": np.frombuffer(values, np.uint8),
+        "offsets": np.array(offsets, np.int64),
+        "targets": np.frombuffer(targets, np.uint8),
+    }
+
+
+def _ids(path: Path, row: int, source: str, max_length: int) -> bytes:
+    # Binary parentheses, which the official files add for tree models, hold nothing that brackets do not.
+    tokens = source.translate(NO_PARENTHESES).split()
+    if not 0 < len(tokens) < max_length:
+        raise tsv.wrong(path, row, f"a list of {len(tokens)} tokens, not of 1 to {max_length - 1}")
+    try:
+        ids = bytes(map(IDS.__getitem__, tokens))
+    except KeyError as error:
+        raise tsv.wrong(path, row, f"{str(error.args[0])[:40]!r} is no token of ListOps") from None
+    opened = sum(ids.count(operator) for operator in range(OPERATOR, OPERATOR + 4))
+    whole = ids[0] >= OPERATOR and ids[-1] == CLOSE if len(ids) > 1 else DIGIT <= ids[0] < OPERATOR
+    if opened != ids.count(CLOSE) or not whole:
+        raise tsv.wrong(path, row, "its brackets do not match: the list is cut short or garbled")
+    return ids
+
+
+def _label(path: Path, row: int, text: str) -> int:
+    if len(text) != 1 or text not in "0123456789":
+        raise tsv.wrong(path, row, f"the label {text[:40]!r} is not one of 0 to 9")
+    return int(text)

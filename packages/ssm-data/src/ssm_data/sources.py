@@ -1,0 +1,71 @@
+"""Where a task's data comes from: the user's files, the hub, or a generator; never one for another unsaid.
+
+``local`` looks for the official layouts under the data roots, ``hub`` downloads at a pinned revision, ``generate`` runs
+a generator, ``auto`` takes the first of them that is there. What was taken is said in the data's provenance.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ssm_core.plugin.errors import UserError
+
+Source: TypeAlias = Literal["auto", "local", "hub", "generate"]
+
+PLACES = ("", "lra_release", "lra_release/lra_release")
+"""Where below a data root official archives are found unpacked."""
+
+
+def roots(chosen: Path | None = None) -> list[Path]:
+    """Return the folders to look in: the chosen, else $SSM_DATA_ROOT, $DATA_PATH, ``data`` and ``raw_datasets``."""
+    if chosen is not None:
+        return [Path(chosen).expanduser().absolute()]
+    named = [os.environ.get("SSM_DATA_ROOT"), os.environ.get("DATA_PATH"), "data", "raw_datasets"]
+    return [Path(name).expanduser().absolute() for name in named if name]
+
+
+def candidates(folders: Sequence[str], chosen: Path | None = None) -> list[Path]:
+    """Return every folder where a data set may lie, in the order in which they are looked at.
+
+    Args:
+        folders: Names that the data set's folder goes by, such as ``("listops-1000", "listops")``.
+        chosen: The user's data root, or None.
+    """
+    return [root / place / folder for root in roots(chosen) for place in PLACES for folder in folders]
+
+
+def find(folders: Sequence[str], files: Iterable[str], chosen: Path | None = None) -> Path | None:
+    """Return the first folder that holds all of some files, or None.
+
+    Args:
+        folders: Names that the data set's folder goes by.
+        files: Paths below it that have to be there.
+        chosen: The user's data root, or None.
+    """
+    files = list(files)
+    for folder in candidates(folders, chosen):
+        if all((folder / name).exists() for name in files):
+            return folder
+    return None
+
+
+def missing(task: str, looked: Iterable[Path], *, files: str, hub: str = "", instead: str = "") -> UserError:
+    """Return the error for data that is nowhere.
+
+    Args:
+        task: Name of the task.
+        looked: The folders looked at.
+        files: What was looked for, in words.
+        hub: The hub's id of the data set, if it has one.
+        instead: The command that makes data of the same kind, if there is one.
+    """
+    places = "\n    ".join(str(path) for path in looked)
+    ways = ["put the files there, or name their root: --set task.root=... or SSM_DATA_ROOT=..."]
+    if hub:
+        ways.append(f"let it be downloaded ({hub}): --set task.source=hub")
+    if instead:
+        ways.append(f"take data made here instead, which is not the official one: {instead}")
+    return UserError(f"{task} found no {files}; it looked in\n    {places}", "; or ".join(ways))

@@ -1,0 +1,494 @@
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from importlib.util import find_spec
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ssm_core.block import ResidualBlock
+from ssm_core.model import SequenceModel
+from ssm_core.plugin import registry
+from ssm_core.plugin.config import field_docs, knobs
+from ssm_core.plugin.errors import ConfigError, UserError
+from ssm_core.protocols import LayerInfo
+from ssm_core.stack import Stack
+from ssm_core.testing import TaskSuite
+from ssm_data import cache
+from ssm_data.info import describe
+from ssm_data.lra_pathfinder import dataset, reader
+from ssm_data.lra_pathfinder.generate import Picture, draw, picture, pictures, recipe
+from ssm_data.lra_pathfinder.geometry import DEGREES, MEASURES, marker, tables
+from ssm_data.lra_pathfinder.spec import SPEC, PathfinderConfig
+
+SMALL: dict[str, Any] = {"resolution": 16, "contour_length": 4, "n_train": 6, "n_validation": 3, "n_test": 2}
+ROWS = 20
+
+
+class Averages(nn.Module):
+    """Each step with the mean of those before it: the suite's own mixer loops over hundreds of steps in Python."""
+
+    d_model, causal, streaming, takes_dt = 4, True, False, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.linspace(0.5, 1.5, self.d_model))
+
+    def forward(self, x_bld: torch.Tensor, **_: Any) -> tuple[torch.Tensor, tuple[()]]:
+        steps = torch.arange(1, x_bld.shape[1] + 1)[:, None]
+        return x_bld + self.gain * x_bld.cumsum(1) / steps, ()
+
+
+class Suite(TaskSuite):
+    task = "lra-pathfinder"
+    d_model, n_rows = Averages.d_model, 3
+
+    def model(self, task: Any) -> SequenceModel:
+        torch.manual_seed(0)
+        layer = LayerInfo(index=0, n_layers=1, d_model=self.d_model, causal=True)
+        stack = Stack([ResidualBlock(Averages(), layer)], self.d_model, "layer")
+        return SequenceModel(task.encoder(self.d_model), stack, task.head(self.d_model), task).eval()
+
+
+class TestValues(Suite):
+    config: ClassVar = {**SMALL, "source": "generate"}
+
+
+class TestTokens(Suite):
+    config: ClassVar = {**SMALL, "inputs": "tokens", "pooling": "last", "contrast": "equal"}
+
+
+del Suite
+
+
+def make(**given: Any) -> Any:
+    return registry.build_task("lra-pathfinder", given)
+
+
+def write_release(
+    root: Path, rows: int = ROWS, kind: str = "text", size: int = 32, per_list: int = 8
+) -> Path:
+    """The official layout with few pictures; the lists as text or as arrays of strings."""
+    folder = root / f"pathfinder{size}" / "curv_contour_length_14"
+    (folder / "metadata").mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    table = []
+    for i in range(rows):
+        batch, number = divmod(i, per_list)
+        (folder / "imgs" / str(batch)).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (size, size), dtype=np.uint8)
+        pixels[0, 0] = i
+        Image.fromarray(pixels).save(folder / "imgs" / str(batch) / f"sample_{number}.png")
+        table.append([f"imgs/{batch}", f"sample_{number}.png", number, i % 2, 1.0, 14, 4, 2, 0.5, 1, 1])
+    for batch in range(-(-rows // per_list)):
+        listed = table[batch * per_list : (batch + 1) * per_list]
+        path = folder / "metadata" / f"{batch}.npy"
+        if kind == "text":
+            path.write_text("".join(" ".join(map(str, row)) + "\n" for row in listed))
+        else:
+            np.save(path, np.array(listed).astype("U32" if kind == "array" else "S32"))
+    return folder
+
+
+def pixel(split: Any) -> list[int]:
+    return [int(row["inputs"][0]) for row in split]
+
+
+@pytest.mark.parametrize("kind", ["text", "array", "bytes"])
+def test_released_files_are_read_in_both_formats(kind: str, tmp_path: Path) -> None:
+    folder = write_release(tmp_path, kind=kind)
+    splits = make(root=str(tmp_path), expected_rows=ROWS, split="contiguous").splits()
+    assert {name: pixel(split) for name, split in splits.items()} == {
+        "train": list(range(16)),
+        "validation": [16, 17],
+        "test": [18, 19],
+    }
+    assert [row["targets"] for row in splits["validation"]] == [0, 1]
+    last = np.asarray(Image.open(folder / "imgs/2/sample_3.png")).ravel()
+    assert np.array_equal(splits["test"][1]["inputs"], last)
+    assert splits["test"][1]["inputs"].dtype == np.uint8
+    assert str(folder) in splits["train"].provenance
+
+
+def test_lists_are_sorted_by_number_and_the_random_split_is_that_of_pytorch(tmp_path: Path) -> None:
+    write_release(tmp_path / "lra_release" / "lra_release", rows=24, per_list=2)  # 12 lists: 10 comes after 9
+    given = {"root": str(tmp_path), "expected_rows": 24}
+    splits = make(**given).splits()
+    expected = torch.utils.data.random_split(
+        range(24), [20, 2, 2], generator=torch.Generator().manual_seed(42)
+    )
+    for name, subset in zip(("train", "validation", "test"), expected, strict=True):
+        assert pixel(splits[name]) == list(subset)
+    assert pixel(make(**given, split="contiguous").splits()["train"]) == list(range(20))
+
+
+def test_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_release(tmp_path)
+    monkeypatch.setitem(dataset.BLOCK_BYTES, "read", 3 * 1024)
+    given = {"root": str(tmp_path), "expected_rows": 0, "cache": str(tmp_path / "cache")}
+    split = make(**given).splits()["train"]
+    assert len(split.blocks) == 7
+    order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(42))[:16].tolist()
+    assert pixel(split) == order
+    assert split.arrays["inputs"][:, 0].tolist() == order
+    again = pickle.loads(pickle.dumps(split))
+    assert pixel(again) == order
+    with pytest.raises(IndexError):
+        split[16]
+
+
+def test_a_part_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    write_release(tmp_path)
+    with pytest.raises(UserError, match="have 20 pictures, not 200000"):
+        make(root=str(tmp_path)).splits()
+    with pytest.raises(UserError, match="have 20 pictures, not 19"):
+        make(root=str(tmp_path), expected_rows=19).splits()
+
+
+def test_the_known_empty_picture_is_left_out_and_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_release(tmp_path, per_list=200)
+    root = tmp_path / "pathfinder32"
+    (root / "curv_contour_length_14").rename(root / "curv_baseline")
+    listed = root / "curv_baseline/metadata/0.npy"
+    with listed.open("a") as file:
+        file.write("imgs/0 sample_172.png 172 1 1.0 6 2 2 0.5 1 1\n")
+    empty = root / "curv_baseline/imgs/0/sample_172.png"
+    empty.touch()
+    given = {"root": str(tmp_path), "contour_length": 6, "split": "contiguous"}
+    with caplog.at_level(logging.INFO, logger="ssm_data"):
+        splits = make(**given, expected_rows=21).splits()
+    assert sum(len(split) for split in splits.values()) == 20
+    assert "sample_172.png is left out" in caplog.text
+    (root / "curv_baseline/imgs/0/sample_3.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"sample_3\.png cannot be read: it is empty .*0\.npy, row 3"):
+        make(**given, expected_rows=21, cache=str(tmp_path / "cache")).splits()
+
+
+def bad_lists(kind: str) -> tuple[bytes, str]:
+    line = "imgs/0 sample_0.png 0 1 1.0 14 4 2 0.5 1 1\n"
+
+    return {
+        "columns": ((line + "imgs/0 sample_1.png 1\n").encode(), "row 1 has 3 columns"),
+        "label": (line.replace(" 0 1 ", " 0 2 ").encode(), "row 0: label '2'"),
+        "outside": (line.replace("imgs/0", "../../x").encode(), "row 0: .* outside"),
+        "absolute": (line.replace("imgs/0", "/etc").encode(), "row 0: .* outside"),
+        "bytes": (b"\xff\xfe\x00\x01", "neither text nor an array"),
+        "empty": (b"", "are empty"),
+        "truncated": (b"\x93NUMPY\x01\x00v\x00", "damaged"),
+        "gone": (line.replace("sample_0", "sample_99").encode(), r"sample_99\.png is not there .*row 0"),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["columns", "label", "outside", "absolute", "bytes", "empty", "truncated", "gone"]
+)
+def test_damaged_lists_are_told_and_leave_nothing(kind: str, tmp_path: Path) -> None:
+    folder = write_release(tmp_path, rows=4)
+    content, reason = bad_lists(kind)
+    (folder / "metadata/0.npy").write_bytes(content)
+    with pytest.raises(UserError, match=reason) as told:
+        make(root=str(tmp_path), expected_rows=0, cache=str(tmp_path / "cache")).splits()
+    assert str(folder) in told.value.what
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert left == []
+
+
+def test_lists_of_objects_or_without_a_number_are_refused(tmp_path: Path) -> None:
+    folder = write_release(tmp_path, rows=4)
+    path = folder / "metadata/0.npy"
+    np.save(path, np.array([["imgs/0", None]], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="damaged"):
+        reader.listed(folder, 0)
+    np.save(path, np.zeros((2, 11)))
+    with pytest.raises(UserError, match="not rows of strings"):
+        reader.listed(folder, 0)
+    path.rename(path.with_name("zero.npy"))
+    with pytest.raises(UserError, match="not named by a number"):
+        reader.listed(folder, 0)
+    (folder / "metadata/zero.npy").unlink()
+    with pytest.raises(UserError, match="holds no lists"):
+        reader.listed(folder, 0)
+
+
+def test_damaged_pictures_are_told_with_file_and_row(tmp_path: Path) -> None:
+    folder = write_release(tmp_path, rows=12)
+    path = folder / "imgs/1/sample_2.png"
+    whole = path.read_bytes()
+    Image.new("L", (31, 32)).save(tmp_path / "narrow.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "colour.png")
+    for content, reason in (
+        (whole[: len(whole) // 2], "cannot be read"),
+        (b"not a picture", "cannot be read"),
+        ((tmp_path / "narrow.png").read_bytes(), r"is \(31, 32\) in mode L"),
+        ((tmp_path / "colour.png").read_bytes(), "in mode RGB"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=reason) as told:
+            make(root=str(tmp_path), expected_rows=12).splits()
+        assert str(path) in told.value.what
+        assert "1.npy, row 2" in told.value.what
+
+
+def test_what_is_nowhere_is_told_or_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = {**SMALL, "resolution": 32, "contour_length": 14, "root": str(tmp_path)}
+    with pytest.raises(UserError) as told:
+        make(**given, source="local").splits()
+    assert str(tmp_path / "lra_release/lra_release/pathfinder32") in told.value.what
+    assert "task.source=generate" in told.value.hint
+    with caplog.at_level(logging.WARNING, logger="ssm_data"):
+        split = make(**given).splits()["train"]
+    assert "no official files" in caplog.text
+    assert split.provenance.startswith("regenerated")
+    write_release(tmp_path)
+    found = make(**given, expected_rows=ROWS).splits()["train"]
+    assert "official release's layout" in found.provenance
+    assert np.array_equal(make(**given, source="generate").splits()["train"][3]["inputs"], split[3]["inputs"])
+
+
+# The generator.
+
+
+@pytest.fixture(scope="module")
+def made() -> list[Picture]:
+    plan = recipe(32, 14, 0, "published")
+    return [picture(plan, "train", number) for number in range(24)]
+
+
+def ends(dash: np.ndarray, first: bool, margin: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Where a dash begins and ends (y, x), by its own direction."""
+    m = MEASURES[size]
+    towards = tables(m, margin).candidates
+    y, x, direction = dash
+    angle = np.deg2rad(direction - 180) if first else np.arctan2(*towards[direction - DEGREES])
+    step = m.length * np.array([np.sin(angle), np.cos(angle)])
+    point = np.array([y, x], float)
+    return (point, point + step) if first else (point - step, point)
+
+
+def polyline(dashes: np.ndarray, margin: int) -> np.ndarray:
+    points = [ends(dash, i == 0, margin) for i, dash in enumerate(dashes)]
+    return np.concatenate(points)
+
+
+def test_the_label_says_whether_the_discs_lie_on_one_curve(made: list[Picture]) -> None:
+    assert {p.label for p in made} == {0, 1}
+    for p in made:
+        lines = [polyline(target, p.margin) for target in p.targets]
+        on = [
+            {i for i, line in enumerate(lines) if np.hypot(*(line - disc).T).min() < 0.01} for disc in p.discs
+        ]
+        assert on[0], "the first disc lies on no target"
+        assert (on[0] == on[1]) == bool(p.label)
+        begins, stops = ([line[i] for line in lines] for i in (0, -1))
+        assert any(np.allclose(p.discs[0], point) for point in begins)
+        assert any(np.allclose(p.discs[1], point) for point in stops)
+
+
+def test_curves_are_continuous_and_never_turn_back(made: list[Picture]) -> None:
+    for p in made:
+        t = tables(MEASURES[32], p.margin)
+        for curve in (*p.targets, *p.distractors):
+            line = polyline(curve, p.margin)
+            gaps = np.hypot(*(line[2::2] - line[1:-1:2]).T)
+            # Two margins, and what rounding up moves pivot and head.
+            assert gaps.max() <= 2 * p.margin + np.sqrt(8), "a dash does not follow the last"
+            for before, after in pairwise(curve):
+                assert t.weights[before[2], after[2] - DEGREES] > 0
+
+
+def test_two_discs_stand_out(made: list[Picture]) -> None:
+    """What is drawn without curves are two discs; in the picture their middles are as bright as a disc or brighter."""
+    disc = marker(1.5)
+    assert disc[len(disc) // 2, len(disc) // 2] == 1.0
+    for p in made:
+        for y, x in p.discs:
+            inside = p.pixels[max(0, y - 1) : y + 1, max(0, x - 1) : x + 1]
+            assert inside.min() >= 180, "a disc is dark"
+        assert np.hypot(*(p.discs[0] - p.discs[1])) > 0
+
+
+def crosses(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> bool:
+    def side(start: np.ndarray, stop: np.ndarray, point: np.ndarray) -> float:
+        (ay, ax), (by, bx) = stop - start, point - start
+        return ay * bx - ax * by
+
+    apart = [side(*a, b[0]) * side(*a, b[1]) for a, b in ((one, other), (other, one))]
+    return max(apart) < 0
+
+
+def test_curves_hardly_ever_cross(made: list[Picture]) -> None:
+    """Only where the published code does not look: over the dashes that were laid last, and first ones."""
+    crossings = 0
+    for p in made:
+        dashes = [
+            (curve, i, ends(dash, i == 0, p.margin))
+            for curve, each in enumerate([*p.targets, *p.distractors])
+            for i, dash in enumerate(each)
+        ]
+        for (curve, i, one), (other, j, two) in combinations(dashes, 2):
+            if (curve != other or abs(i - j) > 1) and crosses(one, two):
+                crossings += 1
+                unseen = (curve, i) == (0, 13) or (other == 1 and abs(i - j) <= 1) or 0 in (i, j)
+                assert unseen, f"dash {i} of curve {curve} crosses dash {j} of curve {other}"
+    assert crossings <= len(made) / 2
+
+
+@pytest.mark.parametrize(("contrast", "ratio"), [("published", 0.75), ("equal", 1.0)])
+def test_targets_are_darker_as_published_or_as_bright(contrast: str, ratio: float) -> None:
+    """The same dash twice, as a target and as a distractor."""
+    m = recipe(32, 14, 0, contrast).measures
+    t = tables(m, 1)
+    dashes = np.array([[[8, 8, 180]], [[24, 24, 180]]])
+    drawn = draw(m, t, dashes[:1], dashes[1:], np.array([[2, 29], [29, 2]])).astype(float)
+    target, distractor = drawn[4:13, 4:13], drawn[20:29, 20:29]
+    assert distractor.max() > 200
+    assert target.max() / distractor.max() == pytest.approx(ratio, abs=0.01)
+
+
+def test_as_many_pixels_are_lit_as_expected(made: list[Picture]) -> None:
+    lit = np.mean([(p.pixels > 77).mean() for p in made])
+    assert 0.15 < lit < 0.185
+    assert 3.5 < np.mean([len(p.distractors) for p in made]) <= 5
+    assert all(len(p.targets[0]) == 14 and p.distractors.shape[1] == 4 for p in made)
+    assert 5 < np.mean([p.attempts for p in made]) < 80
+
+
+def test_every_picture_has_a_stream_of_its_own() -> None:
+    plan = recipe(16, 4, 0, "published")
+    alone = picture(plan, "train", 5).pixels
+    among = list(pictures(plan, "train", 3, 7))[2].pixels
+    assert np.array_equal(alone, among)
+    others = [
+        picture(plan, "train", 6),
+        picture(plan, "test", 5),
+        picture(recipe(16, 4, 1, "published"), "train", 5),
+    ]
+    assert all(not np.array_equal(alone, other.pixels) for other in others)
+
+
+def test_larger_sets_continue_smaller_ones_and_stopped_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(dataset.BLOCK_BYTES, "made", 4 * 256)
+    given = {**SMALL, "source": "generate", "cache": str(tmp_path), "n_train": 10}
+    calls: list[tuple[str, int]] = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        calls.append((what, done))
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(**given).prepare(stop)
+    calls = [("", 0)] * 8  # so that it does not stop again
+    task = make(**given)
+    task.prepare(stop)
+    assert calls[8] == ("lra-pathfinder data: train", 5), "the first block of 4 was kept"
+    small = task.splits()["train"]
+    assert len(small.blocks) == 3
+    large = make(**{**given, "n_train": 13}).splits()["train"]
+    assert np.array_equal(large.arrays["inputs"][:10], small.arrays["inputs"])
+    again: list[int] = []
+    make(**given).prepare(lambda *call: again.append(1))
+    assert not again
+
+
+def test_a_new_generator_makes_new_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {**SMALL, "source": "generate", "cache": str(tmp_path)}
+    before = make(**given).splits()["train"].blocks[0].folder
+    monkeypatch.setattr(dataset, "GENERATOR", 99)
+    assert make(**given).splits()["train"].blocks[0].folder != before
+
+
+def test_curves_without_room_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssm_data.lra_pathfinder.generate.MOST_ATTEMPTS", 64)
+    with pytest.raises(UserError, match="no room for two curves of 14 dashes in 16 x 16"):
+        picture(recipe(16, 14, 0, "published"), "train", 0)
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
+@pytest.mark.slow
+@pytest.mark.parametrize(("resolution", "dashes"), [(16, 4), (32, 14), (128, 6)])
+def test_compiled_code_makes_the_same_pictures(resolution: int, dashes: int) -> None:
+    plan = recipe(resolution, dashes, 3, "published")
+    plain = list(pictures(plan, "test", 0, 6))
+    for workers in (1, 3):
+        for ours, theirs in zip(plain, pictures(plan, "test", 0, 6, workers, compiled=True), strict=True):
+            assert np.array_equal(ours.pixels, theirs.pixels)
+            assert np.array_equal(ours.targets, theirs.targets)
+            assert ours.attempts == theirs.attempts
+
+
+def test_rows_and_split(tmp_path: Path) -> None:
+    task = make(**SMALL, source="generate")
+    split = task.splits()["validation"]
+    row = split[0]
+    assert {k: (v.dtype.name, v.shape) for k, v in row.items()} == {
+        "inputs": ("uint8", (256,)),
+        "targets": ("int64", ()),
+    }
+    assert len(pickle.dumps(split)) < 1500
+    assert describe("validation", split)["arrays"]["inputs"]["shape"] == [3, 256]
+    assert task.max_length == 256
+    batch = task.collate([split[0], split[1]])
+    assert batch.inputs.dtype == torch.uint8
+    encoder = make(**SMALL, mean=0.5, std=0.5).encoder(2)
+    expected = encoder.linear((batch.inputs[..., None] / 255 - 0.5) / 0.5)
+    torch.testing.assert_close(encoder(batch), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"contour_length": 1}, "has to lie in"),
+        ({"contour_length": 7, "source": "local"}, "6, 9 and 14"),
+        ({"resolution": 16}, "no room"),
+        ({"resolution": 16, "contour_length": 6, "source": "local"}, "not in the release"),
+        ({"resolution": 33}, "resolution"),
+        ({"n_test": 0}, "at least one"),
+        ({"std": -1.0}, "above 0"),
+        ({"seed": -1}, "negative"),
+        ({"source": "hub"}, "source"),
+    ],
+)
+def test_bad_knobs_are_told(given: dict[str, object], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        make(**given)
+
+
+def test_every_knob_is_documented() -> None:
+    assert set(field_docs(PathfinderConfig)) == {knob["name"] for knob in knobs(PathfinderConfig)}
+    assert {row.backbone: row.value for row in SPEC.published}["s5"] == 0.9533
+
+
+@pytest.mark.parametrize("module", ["lra_pathfinder", "lra_pathx", "lra_image"])
+def test_specs_load_neither_torch_nor_numpy(module: str) -> None:
+    code = f"import sys, ssm_data.{module}.spec; print([m for m in ('torch', 'numpy', 'PIL') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=dict(os.environ),
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_cache_is_told_when_it_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write the data cache"):
+        make(**SMALL, source="generate", cache=str(tmp_path / "file")).splits()
+    assert cache.root(tmp_path) == tmp_path
