@@ -25,7 +25,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "results" / "recipes.md"
 HEAD = """# Recipes
 
 Every shipped recipe with every backbone that it has knobs for: resolved, and built at its full size without memory (on
-torch's meta device), encoder and head included. No run is meant by a row; what was trained is on the pages of the tasks.
+torch's meta device), encoder and head included. No run is meant by a row; what was trained is said on the tasks' pages.
 
 ```bash
 uv run python scripts/recipe_table.py --write
