@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ssm_core.plugin.registry import FIRST_PARTY
+
 MISSING = "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
 MEND = "mend or uninstall ssm-broken; --debug shows the traceback"
 
@@ -37,7 +39,7 @@ MEND = "mend or uninstall ssm-broken; --debug shows the traceback"
         pytest.param(
             ("show", "recipe", "crooked/default"),
             "there is no recipe 'crooked/default'\n"
-            "  did you mean 'echo/default'?; ssm-broken ships some that cannot be found: recipe 'crooked' from "
+            "  did you mean 'sine/default'?; ssm-broken ships some that cannot be found: recipe 'crooked' from "
             "ssm-broken 0.1.0 (ssm_broken.nowhere) could not be loaded: "
             "ModuleNotFoundError: No module named 'ssm_broken.nowhere'",
             id="broken recipes",
@@ -173,13 +175,16 @@ def test_doctor_says_all_that_is_wrong(mixed):
     }
 
 
+OURS = {f"ssm-core/{name}" for name, owner in FIRST_PARTY.items() if owner == "ssm-core"}
+
+
 @pytest.mark.parametrize(
     ("env", "seen"),
     [
         ({"SSM_PLUGINS": "none"}, set()),
         ({"SSM_PLUGINS": "ssm-good,ssm_clashing"}, {"ssm-good/ema", "ssm-clashing/s5"}),
-        ({"SSM_PLUGINS_BLOCK": "ssm-broken, ssm-clashing"}, {"ssm-good/ema", "ssm-core/s5"}),
-        ({"SSM_PLUGINS": "ssm-good,ssm-core", "SSM_PLUGINS_BLOCK": "ssm-good"}, {"ssm-core/s5"}),
+        ({"SSM_PLUGINS_BLOCK": "ssm-broken, ssm-clashing"}, {"ssm-good/ema", *OURS}),
+        ({"SSM_PLUGINS": "ssm-good,ssm-core", "SSM_PLUGINS_BLOCK": "ssm-good"}, OURS),
     ],
     ids=["none", "some", "block", "both"],
 )

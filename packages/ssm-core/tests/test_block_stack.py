@@ -129,3 +129,11 @@ def test_the_mixer_s_own_output_may_be_dropped_too() -> None:
         block = ResidualBlock(TinyMixer(6), layer(dropout=1.0), "none", drop_mixed=drop_mixed).train()
         block.mix.dropout.rate = 0.0
         assert torch.equal(block(x)[0], x) is drop_mixed
+
+
+def test_a_feed_forward_half_shares_its_dropout_over_time_if_asked() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 1, 6).expand(4, 9, 6)
+    for tied in (True, False):
+        y = FeedForward(6, 12, dropout=0.5, tie_dropout=tied).train()(x)
+        assert torch.equal(y, y[:, :1].expand_as(y)) is tied

@@ -205,3 +205,33 @@ def test_a_run_without_backbone_says_so() -> None:
     task = registry.build_task("toy_task", {})
     with pytest.raises(ConfigError, match=r"names no backbone\n.*--backbone"):
         build_for_task(RunConfig.from_tree({}), task)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "knobs", "needs", "way_out"),
+    [
+        ("dss", {"version": "softmax"}, Needs(carry_state=True), "backbone.version=exp"),
+        ("dss", {"version": "softmax"}, Needs(step=True), "backbone.version=exp"),
+        ("liquid_s4", {}, Needs(dt=True), "backbone.mode=kb"),
+    ],
+)
+def test_a_setting_that_cannot_is_refused_with_the_knob_that_helps(
+    backbone: str, knobs: dict[str, Any], needs: Needs, way_out: str
+) -> None:
+    """What the record of a backbone promises holds for some setting of its knobs, not for each."""
+    choice = Choice.of("backbone", backbone, knobs, "backbone")
+    with pytest.raises(ConfigError, match=way_out):
+        build_stack(choice, [], ModelConfig(d_model=4, n_layers=1), needs, None)
+    build_stack(choice, [], ModelConfig(d_model=4, n_layers=1), Needs(), None)
+
+
+def test_a_model_that_cannot_step_names_the_knob_that_helps() -> None:
+    model = build_model("dss", d_input=3, d_model=4, n_layers=1, backbone_config={"version": "softmax"})
+    with pytest.raises(ConfigError, match=r"cannot step.*\n.*backbone.version=exp"):
+        model.step(torch.randn(2, 3), state=model.init_state(2))
+
+
+def test_the_map_to_the_outputs_may_do_without_a_bias() -> None:
+    for wanted in (True, False):
+        model = build_model("s5", vocab=9, d_output=9, decoder_bias=wanted, **SMALL)
+        assert (model.decoder.bias is not None) is wanted

@@ -70,7 +70,7 @@ class Drawn:
             state=self.state,
             init_state=fresh,
             takes_dt=self.takes_dt,
-            weight=self.weight,
+            beside={"weight": self.weight},
         )
 
     def leaves(self) -> list[Tensor]:
@@ -189,25 +189,49 @@ def test_a_mask_of_all_true_and_resets_of_all_false_change_nothing() -> None:
         assert torch.equal(y, plain)
 
 
-def test_the_computation_sees_rows_that_are_zero_behind_their_ends() -> None:
-    seen: dict[str, Any] = {}
+def spied(seen: list[dict[str, Any]]) -> Any:
+    """Return a computation that changes nothing and writes down what it is given."""
 
     def spy(x_bld: Tensor, **given: Any) -> tuple[Tensor, Any]:
-        seen.update(given, x=x_bld)
+        seen.append({**given, "x": x_bld})
         return x_bld, ()
 
-    x = torch.arange(1.0, 11).view(2, 5, 1)
+    return spy
+
+
+def test_the_computation_sees_rows_that_are_zero_behind_their_ends() -> None:
+    x, seen = torch.arange(1.0, 11).view(2, 5, 1), list[dict[str, Any]]()
     mask = torch.tensor([[0, 1, 0, 1, 1], [0, 0, 1, 0, 0]]).bool()
-    y, _ = over_valid(spy, x, mask_bl=mask, beside=10 * x)
-    assert seen["x"][..., 0].tolist() == [[2, 4, 5, 0, 0], [8, 0, 0, 0, 0]]
-    assert seen["beside"][..., 0].tolist() == [[20, 40, 50, 0, 0], [80, 0, 0, 0, 0]]
-    assert seen["lengths_b"].tolist() == [3, 1]
+    y, _ = over_valid(spied(seen), x, mask_bl=mask, beside={"other": 10 * x})
+    (call,) = seen
+    assert call["x"][..., 0].tolist() == [[2, 4, 5, 0, 0], [8, 0, 0, 0, 0]]
+    assert call["other"][..., 0].tolist() == [[20, 40, 50, 0, 0], [80, 0, 0, 0, 0]]
+    assert call["lengths_b"].tolist() == [3, 1]
     assert y[..., 0].tolist() == [[0, 2, 0, 4, 5], [0, 0, 8, 0, 0]]
+
+
+def test_sequences_of_about_one_length_are_rows_of_one_call() -> None:
+    x, seen = torch.arange(1.0, 11).view(2, 5, 1), list[dict[str, Any]]()
+    mask = torch.tensor([[0, 1, 0, 1, 1], [0, 0, 1, 0, 0]]).bool()
     reset = torch.tensor([[0, 0, 1, 0, 0], [0, 0, 0, 1, 0]]).bool()
-    y, _ = over_valid(spy, x, mask_bl=mask, reset_bl=reset)
-    assert seen["x"][..., 0].tolist() == [[2, 0], [4, 5], [8, 0], [0, 0]]
-    assert seen["lengths_b"].tolist() == [1, 2, 1, 0]
+    y, _ = over_valid(spied(seen), x, mask_bl=mask, reset_bl=reset)
+    assert [call["x"][..., 0].tolist() for call in seen] == [[[2], [8], [0]], [[4, 5]]]
+    assert [call["lengths_b"].tolist() for call in seen] == [[1, 1, 0], [2]]
     assert y[..., 0].tolist() == [[0, 2, 0, 4, 5], [0, 0, 8, 0, 0]]
+    seen.clear()
+    again, _ = over_valid(spied(seen), x, mask_bl=mask, reset_bl=reset, state_grows=True)
+    assert [call["x"][..., 0].tolist() for call in seen] == [[[2, 0], [4, 5], [8, 0], [0, 0]]]
+    assert torch.equal(again, y)
+
+
+def test_one_long_sequence_among_short_ones_does_not_pad_them_all() -> None:
+    """Places are at most twice the elements, where one row for each would be padded to the longest."""
+    x, seen = torch.randn(1, 4096, 1), list[dict[str, Any]]()
+    reset = torch.zeros(1, 4096, dtype=torch.bool)
+    reset[0, 2048::32] = True
+    y, _ = over_valid(spied(seen), x, reset_bl=reset)
+    assert torch.equal(y, x)
+    assert sum(call["x"].numel() for call in seen) <= 2 * x.numel()
 
 
 @pytest.mark.parametrize("name", ["dt_bl", "mask_bl", "reset_bl"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -75,7 +73,6 @@ class BothWays(nn.Module):
             raise ValueError(
                 f"{type(self.forwards).__name__} takes no gaps (dt_bl): --set task.time=ignored or appended"
             )
-        beside: dict[str, Any] = {"x_reverse": x_reverse_bld, **(side or {})}
         return over_valid(
             self._run,
             x_bld,
@@ -83,7 +80,7 @@ class BothWays(nn.Module):
             mask_bl=mask_bl,
             reset_bl=reset_bl,
             takes_dt=self.takes_dt,
-            **beside,
+            beside={"x_reverse": x_reverse_bld, **(side or {})},
         )
 
     def _run(

@@ -120,7 +120,7 @@ class EMA(nn.Module):
                 state=state or None,
                 init_state=self.init_state if self.causal else None,
                 takes_dt=True,
-                x_reverse=None if x_reverse_bld is None else x_reverse_bld.to(wide),
+                beside={"x_reverse": None if x_reverse_bld is None else x_reverse_bld.to(wide)},
             )
             return y_bld.to(x_bld.dtype), after
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssm_core.block import Dropout
 from ssm_core.norms import make_norm, normalise
 
 
@@ -26,6 +27,7 @@ class FeedForward(nn.Module):
         activation: ``"gelu"``, ``"gelu_tanh"``, ``"silu"`` or ``"relu"``.
         dropout: Rate after each of the two maps.
         hidden_dropout: Another rate after the first map; None takes ``dropout``.
+        tie_dropout: Share the dropout masks over time.
     """
 
     def __init__(
@@ -38,19 +40,20 @@ class FeedForward(nn.Module):
         activation: str = "gelu",
         dropout: float = 0.0,
         hidden_dropout: float | None = None,
+        tie_dropout: bool = False,
     ) -> None:
         super().__init__()
         self.norm = make_norm(norm, d_model)
         self.prenorm = prenorm
         self.activation = activation
-        self.rate = dropout
-        self.hidden_rate = dropout if hidden_dropout is None else hidden_dropout
+        self.dropout = Dropout(dropout, tie_dropout)
+        self.hidden_dropout = Dropout(dropout if hidden_dropout is None else hidden_dropout, tie_dropout)
         self.up = nn.Linear(d_model, hidden)
         self.down = nn.Linear(hidden, d_model)
 
     def forward(self, x: Tensor, mask_bl: Tensor | None = None) -> Tensor:
         """Map (B, L, D) or (B, D) to the same."""
         inner = normalise(self.norm, x, mask_bl) if self.prenorm else x
-        hidden = F.dropout(_ACTIVATIONS[self.activation](self.up(inner)), self.hidden_rate, self.training)
-        out = x + F.dropout(self.down(hidden), self.rate, self.training)
+        hidden = self.hidden_dropout(_ACTIVATIONS[self.activation](self.up(inner)))
+        out = x + self.dropout(self.down(hidden))
         return out if self.prenorm else normalise(self.norm, out, mask_bl)

@@ -6,15 +6,16 @@ needed: it stays where it is, with a gap of 0, and the next valid one takes over
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ssm_core.gaps import check_shapes, effective_gaps
+from ssm_core.gaps import check_shapes
 from ssm_core.protocols import State
-from ssm_core.ragged import over_valid
+from ssm_core.ragged import over_valid, with_open_gap
+from ssm_core.rows import over
 
 Recurrence: TypeAlias = Callable[..., tuple[Tensor, State]]
 """A mixer's own computation ``core(x_bld, *, gaps_bl, state, **beside) -> (y_bld, state)``.
@@ -34,7 +35,7 @@ def over_gaps(
     reset_bl: Tensor | None = None,
     state: Any = None,
     init_state: Callable[[int], State],
-    **beside: Tensor | None,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, State]:
     """Run a recurrence as if masked elements were not there and each reset began a new sequence.
 
@@ -49,7 +50,7 @@ def over_gaps(
         reset_bl: True where the state is zeroed before the element (B, L), or None.
         state: State to go on from, a dict, or None.
         init_state: Makes the state before the first element for a number of rows.
-        beside: Tensors (B, L, ...) sampled with x, by name, or None.
+        beside: Tensors (B, L, ...) sampled with x, by name.
 
     Returns:
         Output (B, L, D), with anything at masked elements, and the state after the last valid element of each row.
@@ -60,17 +61,11 @@ def over_gaps(
     if reset_bl is not None:
         given = {"dt_bl": dt_bl, "mask_bl": mask_bl, "reset_bl": reset_bl}
         return over_valid(
-            _by_rows(core), x_bld, **given, state=state, init_state=init_state, takes_dt=True, **beside
+            _by_rows(core), x_bld, **given, state=state, init_state=init_state, takes_dt=True, beside=beside
         )
     check_shapes(x_bld, dt_bl=dt_bl, mask_bl=mask_bl)
-    state, gap = without_gap(state)
-    tensors = {name: value for name, value in beside.items() if value is not None}
-    gaps, pending = None, None
-    if dt_bl is not None or mask_bl is not None or gap is not None:
-        wide = torch.promote_types(x_bld.dtype, torch.float32)
-        before = x_bld.new_zeros(len(x_bld), dtype=wide) if gap is None else gap
-        dt = before.new_ones(x_bld.shape[:2]) if dt_bl is None else dt_bl.to(before.dtype)
-        gaps, pending = effective_gaps(dt, mask_bl, None, before)
+    state, pending, gaps = with_open_gap(x_bld, dt_bl, mask_bl, None, state or None)
+    tensors = dict(beside or {})
     if mask_bl is not None:
         x_bld = _where(mask_bl, x_bld)
         tensors = {name: _where(mask_bl, value) for name, value in tensors.items()}
@@ -104,4 +99,4 @@ def _by_rows(core: Recurrence) -> Callable[..., tuple[Tensor, State]]:
 
 def _where(mask_bl: Tensor, x: Tensor) -> Tensor:
     """Zeros at masked elements of (B, L, ...)."""
-    return torch.where(mask_bl.reshape(mask_bl.shape + (1,) * (x.ndim - 2)), x, torch.zeros_like(x))
+    return torch.where(over(mask_bl, x), x, torch.zeros_like(x))

@@ -106,7 +106,7 @@ class ConvSSM(nn.Module):
             state=state or None,
             init_state=lambda rows: self.init_state(rows, device=x_bld.device, dtype=x_bld.dtype),
             takes_dt=self.takes_dt,
-            **(side or {}),
+            beside=side,
         )
 
     def step(

@@ -83,7 +83,8 @@ class Model(nn.Module):
             ConfigError: If some layer cannot stream.
         """
         if not self.stack.streaming:
-            raise ConfigError("this model cannot step: a layer looks ahead", "build it with causal=True")
+            way_out = self.stack.way_out or "build it with causal=True, and of layers that can step"
+            raise ConfigError("this model cannot step, for one of its layers cannot", way_out)
         features, state = self.stack.step(self.encoder(x), dt_b=dt_b, state=state)
         return self.decoder(features), state
 
@@ -126,13 +127,17 @@ def build_stack(
         (needs.causal, stack.causal, "look back only"),
         (needs.step, stack.streaming, "run step by step"),
         (needs.dt, stack.takes_dt, "take gaps between elements"),
-        (needs.carry_state, stack.causal and spec.capabilities.state, "carry its state from batch to batch"),
+        (
+            needs.carry_state,
+            stack.stateful and spec.capabilities.state,
+            "carry its state from batch to batch",
+        ),
     ):
         if wanted and not able:
             names = "+".join(choice.short for choice in (backbone, *addons))
             raise ConfigError(
                 f"the task needs a model that can {what}, and {names} cannot",
-                "drop an add-on, or set another view of the task",
+                stack.way_out or "drop an add-on, or set another view of the task",
             )
     return stack
 
@@ -193,6 +198,7 @@ def build_model(
     model_config: Mapping[str, Any] | None = None,
     backbone_config: Mapping[str, Any] | None = None,
     addon_configs: Sequence[Mapping[str, Any]] | None = None,
+    decoder_bias: bool = True,
 ) -> Model:
     """Build a model from names.
 
@@ -209,6 +215,7 @@ def build_model(
         model_config: Further knobs of :class:`ssm_core.run.config.ModelConfig`: dropout, norm, prenorm, ...
         backbone_config: Knobs of the backbone.
         addon_configs: Knobs of each add-on, in their order.
+        decoder_bias: Whether the map to the outputs has a bias; published language models have none.
 
     Raises:
         ConfigError: For unknown knobs, wrong values or combinations that cannot work.
@@ -229,5 +236,5 @@ def build_model(
     width = model.d_model
     encoder = nn.Embedding(vocab, width) if vocab is not None else nn.Linear(cast("int", d_input), width)
     stack = build_stack(main, extra, model, Needs(), max_length)
-    decoder = nn.Identity() if d_output is None else nn.Linear(width, d_output)
+    decoder = nn.Identity() if d_output is None else nn.Linear(width, d_output, bias=decoder_bias)
     return Model(encoder, stack, decoder)

@@ -8,8 +8,7 @@ the computation has to know is only how many elements of each row count.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from ssm_core.gaps import check_shapes, effective_gaps
 from ssm_core.protocols import State
+from ssm_core.rows import Front, Group, apart, valid
 
 
 class Core(Protocol):
@@ -47,63 +47,6 @@ class Core(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Where the elements stand once they are rows (R, M) of valid ones, and back.
-
-    Attributes:
-        take: Flat index b L + l of each place (R, M), anything where the place is empty.
-        lengths: Number of valid elements of each row (R,).
-        back: Flat index r M + m of each element (B, L), anything where it is masked.
-        first: The row that each batch row's first sequence became (B,); None if rows are batch rows.
-        last: The same of its last sequence.
-    """
-
-    take: Tensor
-    lengths: Tensor
-    back: Tensor
-    first: Tensor | None = None
-    last: Tensor | None = None
-
-    def pack(self, x: Tensor) -> Tensor:
-        """(B, L, ...) as (R, M, ...), zeros in empty places."""
-        rows = x.flatten(0, 1)[self.take]
-        empty = torch.arange(rows.shape[1], device=x.device) >= self.lengths[:, None]
-        return torch.where(empty.reshape(empty.shape + (1,) * (rows.ndim - 2)), torch.zeros_like(rows), rows)
-
-    def unpack(self, y: Tensor, mask_bl: Tensor) -> Tensor:
-        """(R, M, ...) as (B, L, ...), zeros where masked."""
-        out = y.flatten(0, 1)[self.back]
-        return torch.where(mask_bl.reshape(mask_bl.shape + (1,) * (out.ndim - 2)), out, torch.zeros_like(out))
-
-
-def _front(mask_bl: Tensor) -> _Rows:
-    """Valid elements to the front of their own row; no shape depends on the mask's values."""
-    batch, length = mask_bl.shape
-    order = torch.argsort(~mask_bl, dim=1, stable=True)
-    offset = length * torch.arange(batch, device=mask_bl.device)[:, None]
-    return _Rows(order + offset, mask_bl.sum(1), torch.argsort(order, dim=1) + offset)
-
-
-def _apart(mask_bl: Tensor, reset_bl: Tensor) -> _Rows:
-    """One row for each sequence that a reset begins; how many there are is read from the device."""
-    batch, length = mask_bl.shape
-    begins = reset_bl.clone()
-    begins[:, 0] = True  # a batch row's first sequence, reset or not, is its first row
-    row = begins.flatten().long().cumsum(0) - 1
-    valid = mask_bl.flatten()
-    lengths = torch.zeros(int(row[-1]) + 1, dtype=torch.long, device=row.device)
-    lengths.index_add_(0, row, valid.long())
-    widest = max(int(lengths.max()), 1)
-    rank = valid.long().cumsum(0) - 1
-    place = rank - (lengths.cumsum(0) - lengths)[row]
-    back = torch.where(valid, row * widest + place, 0)
-    take = torch.zeros(len(lengths) * widest, dtype=torch.long, device=row.device)
-    take[back[valid]] = torch.arange(batch * length, device=row.device)[valid]
-    row = row.view(batch, length)
-    return _Rows(take.view(-1, widest), lengths, back.view(batch, length), row[:, 0], row[:, -1])
-
-
 def over_valid(
     core: Core,
     x_bld: Tensor,
@@ -114,13 +57,14 @@ def over_valid(
     state: State | None = None,
     init_state: Callable[[int], State] | None = None,
     takes_dt: bool = False,
-    **beside: Tensor | None,
+    state_grows: bool = False,
+    beside: Mapping[str, Tensor | None] | None = None,
 ) -> tuple[Tensor, State]:
     """Run a mixer's computation as if masked elements were not there and each reset began a new sequence.
 
     With ``takes_dt`` a gap left open by masked elements at a row's end is kept in the state, which then has to be a
-    dict, as ``gap`` (B,). Masks keep static shapes; with resets the number of rows depends on their values, so that
-    those do not compile into one graph.
+    dict, as ``gap`` (B,). Masks keep static shapes. With resets the computation is run once for each power of two among
+    the sequences' lengths, so that they do not compile into one graph.
 
     Args:
         core: The computation, on rows whose valid elements come first.
@@ -131,7 +75,9 @@ def over_valid(
         state: State to go on from, or None.
         init_state: Makes the state before the first element for a number of rows; None for what carries no state.
         takes_dt: Whether the computation honours gaps.
-        beside: Tensors (B, L, ...) sampled with x, by name, or None.
+        state_grows: The state's shape depends on the length of the rows, so that all sequences have to be rows of one
+            call, padded to the longest.
+        beside: Tensors (B, L, ...) sampled with x, by name; those that are None are left out.
 
     Returns:
         Output (B, L, D), zero at masked elements, and the state after the last valid element of each row.
@@ -140,34 +86,64 @@ def over_valid(
         ValueError: If gaps, mask or resets do not have one entry an element.
     """
     check_shapes(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl)
-    given = {name: value for name, value in beside.items() if value is not None}
+    given = {name: value for name, value in (beside or {}).items() if value is not None}
     pending, gaps = None, dt_bl
     if takes_dt:
-        state, pending, gaps = _gaps(x_bld, dt_bl, mask_bl, reset_bl, state)
+        state, pending, gaps = with_open_gap(x_bld, dt_bl, mask_bl, reset_bl, state)
     if (mask_bl is None and reset_bl is None) or x_bld.shape[1] == 0:
         y_bld, after = core(x_bld, gaps_bl=gaps, lengths_b=None, state=state, **given)
         open_still = pending is not None and x_bld.shape[1] == 0 and init_state is not None
         return y_bld, {**after, "gap": pending} if open_still else after
     mask = torch.ones_like(reset_bl) if mask_bl is None else mask_bl  # type: ignore[arg-type]
-    rows = _front(mask) if reset_bl is None else _apart(mask, reset_bl)
-    if rows.first is not None and init_state is not None:
-        assert reset_bl is not None
-        state = _spread(state, init_state(len(rows.lengths)), rows.first, ~reset_bl[:, 0])
-    y, after = core(
-        rows.pack(x_bld),
-        gaps_bl=None if gaps is None else rows.pack(gaps),
-        lengths_b=rows.lengths,
-        state=state,
-        **{name: rows.pack(value) for name, value in given.items()},
-    )
-    if rows.last is not None:
-        after = _map(lambda leaf: leaf[rows.last], after)
+    if reset_bl is None:
+        rows = Front(mask)
+        y_bld, after = core(
+            rows.pack(x_bld),
+            gaps_bl=None if gaps is None else rows.pack(gaps),
+            lengths_b=rows.lengths,
+            state=state,
+            **{name: rows.pack(value) for name, value in given.items()},
+        )
+        y_bld = rows.unpack(y_bld)
+    else:
+        groups = apart(mask, reset_bl, state_grows)
+        y_bld, after = _by_group(core, x_bld, gaps, state, init_state, given, groups)
     if pending is not None and mask_bl is not None and init_state is not None:
         after = {**after, "gap": pending}
-    return rows.unpack(y, mask), after
+    return y_bld, after
 
 
-def _gaps(
+def _by_group(
+    core: Core,
+    x_bld: Tensor,
+    gaps: Tensor | None,
+    state: State | None,
+    init_state: Callable[[int], State] | None,
+    beside: Mapping[str, Tensor],
+    groups: list[Group],
+) -> tuple[Tensor, State]:
+    """Run the computation on each group of sequences and put what it gives together again."""
+    batch, length = x_bld.shape[:2]
+    out, after = x_bld.new_zeros(0), None if init_state is not None else ()
+    for group in groups:
+        rows = len(group.lengths)
+        y, ends = core(
+            group.pack(x_bld),
+            gaps_bl=None if gaps is None else group.pack(gaps),
+            lengths_b=group.lengths,
+            state=None if init_state is None else group.starts(state, init_state(rows)),
+            **{name: group.pack(value) for name, value in beside.items()},
+        )
+        inside = valid(y, group.lengths)
+        if not out.numel():
+            out = y.new_zeros(batch * length, *y.shape[2:])
+        out = out.index_put((group.take[inside],), y[inside])
+        if init_state is not None:
+            after = group.ends(after, ends, batch)
+    return out.unflatten(0, (batch, length)), after
+
+
+def with_open_gap(
     x_bld: Tensor, dt_bl: Tensor | None, mask_bl: Tensor | None, reset_bl: Tensor | None, state: State | None
 ) -> tuple[State | None, Tensor | None, Tensor | None]:
     """Return the state without its open gap, the gap that this call leaves open, and each element's gap."""
@@ -182,31 +158,6 @@ def _gaps(
     dt = before.new_ones(x_bld.shape[:2]) if dt_bl is None else dt_bl.to(before.dtype)
     gaps, pending = effective_gaps(dt, mask_bl, reset_bl, before)
     return state, pending, gaps
-
-
-def _spread(state: State | None, fresh: State, first: Tensor, keeps: Tensor) -> State:
-    """Return the fresh rows with the carried state in each batch row's first one, where it is kept."""
-    if state is None:
-        return fresh
-    if isinstance(fresh, Mapping):
-        return {name: _spread(state[name], value, first, keeps) for name, value in fresh.items()}
-    if isinstance(fresh, tuple):
-        return tuple(_spread(s, f, first, keeps) for s, f in zip(state, fresh, strict=True))
-    keeps = keeps.reshape(-1, *(1,) * (state.ndim - 1))
-    return fresh.to(state.dtype).index_copy(0, first, torch.where(keeps, state, torch.zeros_like(state)))
-
-
-def _map(change: Callable[[Tensor], Tensor], state: State) -> Any:
-    if isinstance(state, Mapping):
-        return {name: _map(change, value) for name, value in state.items()}
-    if isinstance(state, tuple):
-        return tuple(_map(change, value) for value in state)
-    return change(state)
-
-
-def valid(x_bl: Tensor, lengths_b: Tensor) -> Tensor:
-    """Return True at the elements that count (B, L), for any x (B, L, ...)."""
-    return torch.arange(x_bl.shape[1], device=x_bl.device) < lengths_b[:, None]
 
 
 def flip_valid(x_bld: Tensor, lengths_b: Tensor | None) -> Tensor:

@@ -42,6 +42,18 @@ class Stack(nn.Module):
         return all(block.streaming for block in self.each())
 
     @property
+    def stateful(self) -> bool:
+        """Whether state can be carried from call to call: no part of it says ``stateful = False``."""
+        return self.causal and all(
+            getattr(part, "stateful", True) for part in self.modules() if part is not self
+        )
+
+    @property
+    def way_out(self) -> str:
+        """The knob that would give what is missing, where a mixer names one as its ``way_out``."""
+        return next((str(part.way_out) for part in self.blocks.modules() if hasattr(part, "way_out")), "")
+
+    @property
     def takes_dt(self) -> bool:
         """Whether every block honours gaps."""
         return all(block.takes_dt for block in self.each())

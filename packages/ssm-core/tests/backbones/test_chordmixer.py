@@ -14,6 +14,8 @@ from ssm_core.backbones.chordmixer.layer import ChordMixer, number_of_tracks, ro
 from ssm_core.plugin.errors import ConfigError
 from ssm_core.testing import MixerSuite
 
+pytestmark = pytest.mark.filterwarnings("ignore:chordmixer")
+
 QUICK = {"max_length": 8, "hidden": 5}
 
 
@@ -178,3 +180,8 @@ def test_what_it_cannot_do_is_refused() -> None:
         mixer.step(x[:, 0], state=())
     with pytest.raises(ValueError, match=r"dt_bl.*task\.time=ignored or appended"):
         mixer(x, dt_bl=torch.ones(2, 5))
+
+
+def test_too_few_layers_to_see_everything_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"8 elements at most, of 32; --set model.n_layers=5"):
+        build_model("chordmixer", d_input=2, d_model=12, n_layers=3, causal=False, max_length=32)

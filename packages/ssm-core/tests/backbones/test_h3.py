@@ -194,7 +194,7 @@ def test_a_block_has_its_number_of_parameters() -> None:
 def test_the_block_has_a_feed_forward_half_without_dropout_inside() -> None:
     block: Any = build(H3Config(), info(8, dropout=0.3), lambda name, make, width: make(width))
     assert block.then.up.out_features == 32
-    assert (block.then.rate, block.then.hidden_rate) == (0.3, 0.0)
+    assert (block.then.dropout.rate, block.then.hidden_dropout.rate) == (0.3, 0.0)
     x = torch.randn(2, 5, 8)
     block.eval()
     h = x + block.mixer(block.norm(x))[0]

@@ -119,6 +119,7 @@ class Attention(nn.Module):
             reset_bl=reset_bl,
             state=before,
             init_state=(lambda rows: self._unseen(rows, past, device=x_bld.device)) if self.causal else None,
+            state_grows=self.causal and self.window is None,
         )
 
     def step(

@@ -75,7 +75,8 @@ def to_huggingface(model: Model, folder: str | Path, *, dtype: torch.dtype | Non
 
     Args:
         model: As :func:`from_huggingface` returns it, or built by :func:`ssm_core.build_model` with a vocabulary, RMS
-            norms and logits for all tokens. It has to be plain: the layout has no room for add-ons.
+            norms, logits for all tokens and ``decoder_bias=False``. It has to be plain: the layout has no room for
+            add-ons.
         folder: Where to write ``config.json`` and ``model.safetensors``; made if it is not there.
         dtype: Type of the stored weights; None keeps each as it is.
 
@@ -155,7 +156,9 @@ def _describe(model: Model) -> tuple[Format, dict[str, Any]]:
             "the layout wants one logit for each token", "build the model with d_output equal to vocab"
         )
     if decoder.bias is not None and bool(decoder.bias.any()):
-        raise ConfigError("the layout has no room for a bias of the logits", "train a decoder without one")
+        raise ConfigError(
+            "the layout has no room for a bias of the logits", "build the model with decoder_bias=False"
+        )
     for module in (model.stack.final_norm, *(block.norm for block in model.stack.blocks)):
         if not isinstance(module, nn.RMSNorm) or module.eps != form.defaults["layer_norm_epsilon"]:
             raise ConfigError(

@@ -61,7 +61,9 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What a backbone can honour; the conformance suite checks each claim, and requests beyond it fail at build.
+    """What some setting of a backbone's knobs can honour; the conformance suite checks each claim.
+
+    A request beyond it fails before anything is built, and one that the chosen setting cannot honour when it is built.
 
     Attributes:
         causal: Has a form in which outputs depend on the past only.

@@ -6,6 +6,8 @@ later, circularly within each row's own length.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -161,6 +163,13 @@ def build(config: ChordMixerConfig, layer: LayerInfo, slot: SlotFn) -> Block:
         raise ConfigError(
             "chordmixer needs the longest length to number its tracks, and it is not known",
             "--set backbone.max_length=..., or build the model with max_length=...",
+        )
+
+    if layer.index == 0 and 1 < layer.n_layers < number_of_tracks(longest) - 1:
+        warnings.warn(
+            f"chordmixer: {layer.n_layers} layers bring together {2**layer.n_layers} elements at most, of {longest}; "
+            f"--set model.n_layers={number_of_tracks(longest) - 1} reaches all",
+            stacklevel=2,
         )
 
     def make(width: int) -> ChordMixer:

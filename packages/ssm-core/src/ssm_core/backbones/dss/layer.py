@@ -38,6 +38,8 @@ class DSS(nn.Module):
         self.d_model, self.causal = d_model, causal
         self.config = config
         self.stateful = self.streaming = causal and config.version == "exp"
+        if config.version != "exp":
+            self.way_out = "--set backbone.version=exp"
         n = config.state_size
         self.Lambda = nn.Parameter(torch.empty(n, 2))
         self.W = nn.Parameter(torch.empty(1 if causal else 2, d_model, n, 2))
@@ -116,7 +118,7 @@ class DSS(nn.Module):
                 reset_bl=reset_bl,
                 state=state or None,
                 init_state=fresh if self.stateful else None,
-                x_reverse=None if x_reverse_bld is None else x_reverse_bld.to(wide),
+                beside={"x_reverse": None if x_reverse_bld is None else x_reverse_bld.to(wide)},
             )
         return y_bld.to(x_bld), after
 

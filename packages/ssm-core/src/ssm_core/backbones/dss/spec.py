@@ -52,7 +52,7 @@ SPEC = BackboneSpec(
     summary="one diagonal state-space model a channel with shared eigenvalues, in the exp or the softmax version",
     config=DSSConfig,
     build="ssm_core.backbones.dss.layer:build",
-    # Those of the default version, exp; softmax refuses steps and states at the call.
+    # Those of the default version, exp; with softmax a model that has to step or to carry state cannot be built.
     capabilities=Capabilities(causal=True, bidirectional=True, step=True, dt=False, state=True),
     paper=Paper(
         title="Diagonal State Spaces are as Effective as Structured State Spaces",

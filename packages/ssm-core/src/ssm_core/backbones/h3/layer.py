@@ -157,6 +157,7 @@ def build(config: H3Config, layer: LayerInfo, slot: SlotFn) -> Block:
         activation="gelu_tanh",
         dropout=layer.dropout,
         hidden_dropout=0.0,
+        tie_dropout=layer.tie_dropout,
     )
     gpt2_start(then.up, std)
     gpt2_start(then.down, residual)

@@ -50,6 +50,8 @@ class LiquidS4(nn.Module):
         self.d_model = d_model
         self.config = config
         self.takes_dt = config.mode != "pb"
+        if not self.takes_dt:
+            self.way_out = "--set backbone.mode=kb or exact, or task.time=ignored or appended"
         self.A_real = nn.Parameter(torch.empty(copies, n))
         self.A_imag = nn.Parameter(torch.empty(copies, n))
         self.B = nn.Parameter(torch.empty(copies, n, 2))

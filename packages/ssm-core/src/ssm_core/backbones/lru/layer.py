@@ -134,7 +134,7 @@ class LRU(nn.Module):
                 mask_bl=mask_bl,
                 reset_bl=reset_bl,
                 takes_dt=True,
-                u_reverse=None if x_reverse_bld is None else x_reverse_bld.to(wide),
+                beside={"u_reverse": None if x_reverse_bld is None else x_reverse_bld.to(wide)},
             )
             return y_bld.to(x_bld), ()
 

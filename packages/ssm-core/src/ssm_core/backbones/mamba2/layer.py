@@ -99,7 +99,7 @@ class SSD(nn.Module):
             reset_bl=reset_bl,
             state=state,
             init_state=lambda rows: self.init_state(rows, device=x_bld.device, dtype=x_bld.dtype),
-            **self._checked(side),
+            beside=self._checked(side),
         )
 
     def step(

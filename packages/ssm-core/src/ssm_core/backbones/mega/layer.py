@@ -131,8 +131,8 @@ class Mega(nn.Module):
                 reset_bl=reset_bl,
                 state=before,
                 init_state=self._fresh(before) if self.causal else None,
-                k=k,
-                v=v,
+                state_grows=self.causal,
+                beside={"k": k, "v": v},
             )
 
         y_bld, attention = self._gated(x_bld, inner, mx, attend)
@@ -201,6 +201,7 @@ def build(config: MegaConfig, layer: LayerInfo, slot: SlotFn) -> Block:
         activation="silu",
         dropout=layer.dropout,
         hidden_dropout=config.hidden_dropout,
+        tie_dropout=layer.tie_dropout,
     )
     for linear in (then.up, then.down):
         start(linear)

@@ -18,7 +18,7 @@ class MegaConfig:
         hidden: Width of values; None is twice the model's width.
         ffn: Width inside the feed-forward half of the block; None is the same as hidden.
         attention: Attention function: softmax, laplace or relu2 (squared ReLU).
-        chunk_size: Attend within chunks of so many elements only; none attends to all.
+        chunk_size: Attend within chunks of so many elements only; none attends to all, in memory that grows with L^2.
         position: Position bias: a learned number for each distance (simple), or one made by rotations (rotary).
         max_positions: Distances that the simple bias tells apart, farther ones sharing the last number; none takes
             chunk_size, else the task's longest sequence, else 1024.

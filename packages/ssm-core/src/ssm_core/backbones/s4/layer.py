@@ -133,7 +133,7 @@ class S4(nn.Module):
                 reset_bl=reset_bl,
                 state=state or None,
                 init_state=fresh if self.causal else None,
-                x_reverse=None if x_reverse_bld is None else x_reverse_bld.to(wide),
+                beside={"x_reverse": None if x_reverse_bld is None else x_reverse_bld.to(wide)},
             )
         return y_bld.to(x_bld), after
 

@@ -125,7 +125,7 @@ class S4D(nn.Module):
                 state=state or None,
                 init_state=self._fresh(x_bld.device, wide) if self.causal else None,
                 takes_dt=True,
-                x_reverse=None if x_reverse_bld is None else x_reverse_bld.to(wide),
+                beside={"x_reverse": None if x_reverse_bld is None else x_reverse_bld.to(wide)},
             )
         return y_bld.to(x_bld), after
 

@@ -70,7 +70,7 @@ class S5(nn.Module):
             self.log_step.copy_(low + (high - low) * torch.rand(p // 2))
 
     def param_hints(self) -> dict[str, Hint]:
-        """Eigenvalues, B and steps learn slower and never decay; all but D stay in float32."""
+        """Eigenvalues, B and steps learn slower and never decay; all stay in float32."""
         slow = Hint(lr_scale=self.config.lr_scale, weight_decay=0.0, dtype=torch.float32)
         output = Hint(dtype=torch.float32)
         hints = {"Lambda_re": slow, "Lambda_im": slow, "B": slow, "log_step": slow, "C": output, "D": output}

@@ -78,8 +78,9 @@ class SeqBoat(nn.Module):
         self.log_temperature.fill_(math.log(self.config.temperature * math.sqrt(self.d_model)))
 
     def param_hints(self) -> dict[str, Hint]:
-        """The router stays in float32: which elements are active should not hang on rounding."""
-        return dict.fromkeys(("router", "router_bias", "log_temperature"), Hint(dtype=torch.float32))
+        """The router stays in float32: which elements are active should not hang on rounding; its weights decay."""
+        kept = Hint(weight_decay=0.0, dtype=torch.float32)
+        return {"router": Hint(dtype=torch.float32), "router_bias": kept, "log_temperature": kept}
 
     @property
     def streaming(self) -> bool:
@@ -156,7 +157,7 @@ class SeqBoat(nn.Module):
             reset_bl=reset_bl,
             state=None if state is None else state["attention"],
             init_state=self._inactive,
-            place=place.expand(mx.shape[:2]),
+            beside={"place": place.expand(mx.shape[:2])},
         )
         return self.hx_proj(mx) + gate * h, {"attention": attention, "seen": seen}
 

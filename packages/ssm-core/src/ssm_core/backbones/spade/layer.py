@@ -174,5 +174,6 @@ def build(config: SpadeConfig, layer: LayerInfo, slot: SlotFn) -> Block:
         activation=config.activation,
         dropout=layer.dropout,
         hidden_dropout=config.dropout_hidden,
+        tie_dropout=layer.tie_dropout,
     )
     return ResidualBlock(slot("mixer", make, layer.d_model), layer, "none", then=after)

@@ -150,6 +150,7 @@ def build(config: TransformerConfig, layer: LayerInfo, slot: SlotFn) -> Block:
         activation=config.activation,
         dropout=layer.dropout,
         hidden_dropout=config.dropout_hidden,
+        tie_dropout=layer.tie_dropout,
     )
     block = ResidualBlock(whole(make, slot, layer.d_model), layer, "none", then=after)
     if layer.index > 0 or config.positions not in ("sinusoid", "learned"):
