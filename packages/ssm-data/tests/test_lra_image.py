@@ -345,9 +345,7 @@ def damaged(folder: Path) -> dict[str, tuple[str, bytes, str]]:
         "no pictures",
     ],
 )
-def test_damaged_files_are_told_and_leave_nothing(
-    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_files_are_told_and_leave_nothing(case: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # where a pickle that is run would leave its trace
     folder = write_python(tmp_path)
     name, content, reason = damaged(folder)[case]
