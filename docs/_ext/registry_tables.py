@@ -108,7 +108,11 @@ def write_paper(kind: str, name: str) -> str:
 
 def write_published(kind: str, name: str) -> str:
     """List the figures of the literature, the best first."""
-    rows = sorted(registry.describe(kind, name)[1].published, key=lambda row: row.value)
+    more_is_better = {"accuracy"}
+    rows = sorted(
+        registry.describe(kind, name)[1].published,
+        key=lambda row: -row.value if row.metric in more_is_better else row.value,
+    )
     return table(
         ["model", "metric", "mean", "std", "settings", "source"],
         [
