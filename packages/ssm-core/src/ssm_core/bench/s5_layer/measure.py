@@ -15,6 +15,7 @@ from ssm_core.backbones.s5.spec import S5Config
 from ssm_core.bench.harness import take_turns
 from ssm_core.bench.s5_layer.spec import S5BenchConfig
 from ssm_core.ops import available_backends, diagonal_ssm
+from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Result
 
 TOLERANCE = 1e-5
@@ -36,7 +37,10 @@ def measure(config: S5BenchConfig) -> Result:
     gaps = torch.rand(config.batch, config.length, device=config.device) + 0.5
     runs: dict[str, Callable[[], None]] = {}
     errors: dict[str, float] = {}
-    for backend, state in available_backends("diagonal_ssm").items():
+    states = available_backends("diagonal_ssm")
+    if not any(state == "ok" for backend, state in states.items() if backend != "reference"):
+        raise UserError(f"no backend of diagonal_ssm runs here: {states}", "ssm doctor says more")
+    for backend, state in states.items():
         if state != "ok" or backend == "reference":
             continue
         for steps, dt_bl in (("equal steps", None), ("gaps", gaps)):
