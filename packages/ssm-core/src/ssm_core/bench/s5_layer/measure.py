@@ -10,11 +10,11 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from ssm_core import ops
 from ssm_core.backbones.s5.layer import S5
 from ssm_core.backbones.s5.spec import S5Config
 from ssm_core.bench.harness import take_turns
 from ssm_core.bench.s5_layer.spec import S5BenchConfig
-from ssm_core.ops import available_backends, diagonal_ssm
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Result
 
@@ -37,7 +37,7 @@ def measure(config: S5BenchConfig) -> Result:
     gaps = torch.rand(config.batch, config.length, device=config.device) + 0.5
     runs: dict[str, Callable[[], None]] = {}
     errors: dict[str, float] = {}
-    states = available_backends("diagonal_ssm")
+    states = ops.available_backends("diagonal_ssm")
     if not any(state == "ok" for backend, state in states.items() if backend != "reference"):
         raise UserError(f"no backend of diagonal_ssm runs here: {states}", "ssm doctor says more")
     for backend, state in states.items():
@@ -107,7 +107,7 @@ def _apply(layer: S5, u: Tensor, dt_bl: Tensor | None, backend: str) -> Tensor:
     step = layer.log_step.exp()
     dt = step if dt_bl is None else step * dt_bl[..., None]
     b, c = torch.view_as_complex(layer.B), torch.view_as_complex(layer.C)
-    return diagonal_ssm(u, dt, a, b, c, layer.D, backend=backend)[0]
+    return ops.diagonal_ssm(u, dt, a, b, c, layer.D, backend=backend)[0]
 
 
 def _ours(layer: S5, u: Tensor, dt_bl: Tensor | None, backend: str) -> Callable[[], None]:
