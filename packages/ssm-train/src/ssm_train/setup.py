@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -121,10 +122,14 @@ def new_folder(
 
 
 def describe(config: RunConfig) -> str:
-    """Return a text about the model a run would train: nesting, parameters, optimiser groups. Makes no data."""
+    """Return a text about the model a run would train: nesting, parameters, optimiser groups. Makes no data.
+
+    The model is built on the meta device: at any size, at once, and before the data is there.
+    """
     from rich.console import Console
 
-    model = build_for_task(config, task_of(config))
+    with torch.device("meta"):
+        model = build_for_task(config, task_of(config))
     console = Console(width=100)
     with console.capture() as capture:
         console.print(summary(config, model))

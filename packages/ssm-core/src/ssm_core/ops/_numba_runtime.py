@@ -15,8 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssm_core.ops._openmp import send_home
+
 # Elements (steps x columns) below which handing work to a second thread costs more than it saves.
 GRAIN = 1 << 15
+# Grains from which the time that spinning threads would take is more than starting them anew (a quarter of a ms).
+WORTH_A_PAUSE = 16
 # Columns are cut at multiples of this, so two threads never write one cache line (64 bytes of float32).
 LANES = 16
 # Columns are unsigned in the kernels. numba lets a signed index count from the end, and the test for it on every
@@ -63,10 +67,13 @@ def launch(
         grain: Elements (steps x columns) a thread should at least have.
     """
     rows = len(offsets) - 1
-    threads = min(torch.get_num_threads(), int(offsets[-1]) * width // grain)
+    grains = int(offsets[-1]) * width // grain
+    threads = min(torch.get_num_threads(), grains)
     if threads <= 1:
         kernel(*arrays, 0, rows, np.uint64(0), np.uint64(width))
         return
+    if grains >= WORTH_A_PAUSE:
+        send_home()
     first, *others = _cuts(offsets, width, threads, lanes)
     pending = [_pool(threads - 1).submit(kernel, *arrays, *ranges) for ranges in others]
     kernel(*arrays, *first)

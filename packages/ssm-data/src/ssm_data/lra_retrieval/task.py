@@ -14,8 +14,12 @@ from ssm_core.protocols import Batch, Output, Progress, Split, State
 from ssm_data.classify import Classification, TokenEncoder, pool
 from ssm_data.lra_retrieval.dataset import PairSplit, load_splits
 from ssm_data.lra_retrieval.spec import RetrievalConfig
+from ssm_data.on_paper import on_paper
 from ssm_data.ragged import pad
 from ssm_data.tokens import Alphabet
+
+PUBLISHED = 98
+"""Ids of the published character vocabulary, padding and unknown included."""
 
 
 def build(config: RetrievalConfig) -> RetrievalTask:
@@ -89,6 +93,8 @@ class RetrievalTask(Classification):
         """Return an embedding of the ids; which characters there are is known from the data only, bytes without."""
         if self.config.level == "byte":
             return TokenEncoder(len(Alphabet(None, self.config.append_eos).vocabulary), d_model)
+        if not self._splits and (size := on_paper("lra-retrieval", PUBLISHED)):
+            return TokenEncoder(size, d_model)
         self.prepare()
         return TokenEncoder(len(self._splits["train"].vocabulary), d_model)
 

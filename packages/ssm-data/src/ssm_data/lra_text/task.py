@@ -10,7 +10,11 @@ from ssm_core.protocols import Progress, Split
 from ssm_data.classify import Classification, TokenEncoder
 from ssm_data.lra_text.dataset import load_splits
 from ssm_data.lra_text.spec import TextConfig
+from ssm_data.on_paper import on_paper
 from ssm_data.tokens import Alphabet, TokenSplit
+
+PUBLISHED = 135
+"""Ids of the published character vocabulary, padding and unknown included."""
 
 
 def build(config: TextConfig) -> TextTask:
@@ -49,5 +53,7 @@ class TextTask(Classification):
         """Return an embedding of the ids; which characters there are is known from the data only, bytes without."""
         if self.config.level == "byte":
             return TokenEncoder(len(Alphabet(None, self.config.append_eos).vocabulary), d_model)
+        if not self._splits and (size := on_paper("lra-text", PUBLISHED)):
+            return TokenEncoder(size, d_model)
         self.prepare()
         return TokenEncoder(len(self._splits["train"].vocabulary), d_model)

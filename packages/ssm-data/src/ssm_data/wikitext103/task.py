@@ -14,6 +14,9 @@ from ssm_data.lm.task import LanguageModel
 from ssm_data.wikitext103 import data
 from ssm_data.wikitext103.spec import WikiText103Config
 
+WORDS = 267_735
+"""Words of the published training split, <unk> and the end of a line included."""
+
 
 def build(config: WikiText103Config) -> WikiText103:
     """Build the task; no data is touched before it is asked for."""
@@ -38,6 +41,10 @@ class WikiText103(LanguageModel):
     def load(self, progress: Progress | None) -> tuple[TokenizerPlace, Mapping[str, Part]]:
         """Return the tokeniser's place and the packed splits, making them if they are not cached."""
         return data.load(self.config, progress)
+
+    def published_size(self) -> int:
+        """Return the published number of words, or that of pieces that the knobs ask for."""
+        return {"word": WORDS, "bpe": self.config.vocab_size, "byte": 256}[self.config.level]
 
     def encoder(self, d_model: int) -> nn.Module:
         """Return an adaptive embedding, or a plain one with softmax = full."""
