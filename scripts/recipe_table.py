@@ -25,8 +25,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "results" / "recipes.md"
 HEAD = """# Recipes
 
 Every shipped recipe with every backbone that it has knobs for: resolved, and built at its full size without memory (on
-torch's meta device), encoder and head included. Vocabularies that are read off the data have their published size here. No
-run is meant by a row; what was trained is said on the tasks' pages.
+torch's meta device), encoder and head included. Vocabularies read off the data have their published size here. No run
+is meant by a row; what was trained is said on the tasks' pages.
 
 <!-- not run: a house test does what it does -->
 ```bash
