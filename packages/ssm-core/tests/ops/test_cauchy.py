@@ -13,9 +13,9 @@ from torch.library import opcheck
 from ssm_core.ops.cauchy import cauchy, on_torch
 
 
-@pytest.fixture(params=["torch"])
+@pytest.fixture(params=["torch", "numba"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """The fast backend of CPUs."""
+    """The fast backends of CPUs."""
     return request.param
 
 

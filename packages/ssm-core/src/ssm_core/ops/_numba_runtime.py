@@ -36,10 +36,22 @@ _OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
 def jit(function: Callable) -> Callable:
     """Compile a kernel on first call: cached on disk where a folder can be written, without the interpreter's lock."""
+    return _compiled(function, _OPTIONS)
+
+
+def jit_summing(function: Callable) -> Callable:
+    """As `jit`, for a kernel that sums along its inner loop, in any order: else that loop does not vectorise.
+
+    The order is fixed when the kernel is compiled, so two runs give the same bits.
+    """
+    return _compiled(function, {**_OPTIONS, "fastmath": {"contract", "reassoc"}})
+
+
+def _compiled(function: Callable, options: dict) -> Callable:
     try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no writable place for the cache
-        return numba.njit(**_OPTIONS)(function)
+        return numba.njit(**options)(function)
 
 
 def inlined(function: Callable) -> Callable:

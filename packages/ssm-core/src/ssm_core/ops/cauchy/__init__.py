@@ -24,7 +24,7 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor, *, conj: bool = True, backend: str |
         z: Nodes (F,), or (H, F) if each row has its own, complex or real.
         w: Poles (H, N), complex or real, in the unit of z.
         conj: Add the conjugate poles with the conjugate residues.
-        backend: "reference", "torch" or "triton"; None takes SSM_BACKEND or else the fastest that runs.
+        backend: "reference", "torch", "numba" or "triton"; None takes SSM_BACKEND or else the fastest that runs.
 
     Returns:
         K (H, F), complex, in the precision of v; differentiable in v, z and w (once; on "reference" to any order),
