@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ssm_core.ops._triton_aot import Figures
     from ssm_core.ops._triton_runtime import Variant
 
-PACKAGES = ("ssm_core.ops", "ssm_smr.ops")
+PACKAGES = ("ssm_core.ops", "ssm_smr.ops", "ssm_serpent.ops")
 """Where operations live."""
 
 PAGE = ROOT / "docs" / "results" / "kernels-sass.md"

@@ -18,7 +18,7 @@ POINTS = [
     (KIND_OF[group], name, value) for member in members() for group, name, value in member.entry_points()
 ]
 SPECS = [point for point in POINTS if point[0] not in ("command", "recipe")]
-OWN_DATA = {"text-lm"}
+OWN_DATA = {"irregular-csv", "text-lm"}
 COMMANDS = [point for point in POINTS if point[0] == "command"]
 
 

@@ -183,6 +183,8 @@ def small(spec: Any) -> dict[str, int]:
 class _AnyAddon(AddonSuite):
     """An add-on's record says nothing of what it leaves of its host: ask one that is built."""
 
+    widths = (2, 4, 6)  # an add-on may divide the width
+
     def claims(self) -> Capabilities:
         mixer = self.round_tiny(self.layer(self.widths[-1], True), [self.active()])
         return Capabilities(
@@ -234,4 +236,11 @@ register(
     # Short convolutions and attention count elements, not time.
     zero_gap_is_noop=lambda spec: spec.name not in {"s6", "mamba2", "mega", "seqboat"},
 )
-register(_AnyAddon, "addon", pytest.mark.slow)
+register(
+    _AnyAddon,
+    "addon",
+    pytest.mark.slow,
+    # It rounds times to ticks; packages/ssm-serpent/tests compares its gradients with those of the unrounded equations.
+    denies=lambda spec: ("gradcheck",) if spec.name == "serpent" else (),
+    jumps=lambda spec: 0.02 if spec.name == "serpent" else 0.0,
+)

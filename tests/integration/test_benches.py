@@ -15,6 +15,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "kernels": {"only": "cauchy", "repeats": 1, "long": False},
     "layers": {"lengths": "16,32", "tokens": 64, "d_model": 32, "repeats": 1},
     "s5-layer": {"batch": 2, "length": 33, "d_model": 8, "state_size": 8, "repeats": 1},
+    "serpent": {"batch": 2, "length": 40, "width": 6, "long": 50, "repeats": 1},
+    "smr": {"backbones": "s5", "lengths": "8,16", "width": 8, "layers": 1, "state": 4, "repeats": 1},
     "smr-gate": {"batch": 1, "length": 65, "width": 8, "repeats": 1},
 }
 

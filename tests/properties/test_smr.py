@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssm_core.testing import TinyMixer
 from ssm_smr import smr_gate
-from ssm_smr.layer import SMR, gate_valid
+from ssm_smr.layer import SMR
 from ssm_smr.spec import SMRConfig
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -35,6 +35,38 @@ class Gate:
 
     def __call__(self, u: Tensor | None = None, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return smr_gate(self.u if u is None else u, self.weight, self.bias, memory, gate_scale=self.scale)
+
+
+class Through(nn.Module):
+    """A mixer that hands back what it is given: what SMR round it returns is u'."""
+
+    causal = streaming = takes_dt = True
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.d_model = d_model
+
+    def init_state(self, batch_size: int, **_: Any) -> tuple[()]:
+        return ()
+
+    def forward(self, x_bld: Tensor, **_: Any) -> tuple[Tensor, tuple[()]]:
+        return x_bld, ()
+
+
+def in_a_layer(weight: Tensor, bias: Tensor | None, scale: float) -> SMR:
+    """The gate with these weights, as a layer has it."""
+    dense = weight.ndim == 3
+    config = SMRConfig(
+        tau=weight.shape[-1],
+        mode="dense" if dense else "depthwise",
+        bias=bias is not None,
+        gate_scale=scale,
+    )
+    smr = SMR(Through(len(weight)), config)
+    with torch.no_grad():
+        smr.weight = nn.Parameter(weight.clone())
+        smr.bias = None if bias is None else nn.Parameter(bias.clone())
+    return smr
 
 
 @st.composite
@@ -139,7 +171,9 @@ def test_masked_inputs_are_as_if_removed(gate: Gate, data: Any) -> None:
         [data.draw(st.lists(st.booleans(), min_size=length, max_size=length)) for _ in gate.u]
     )
     poisoned = gate.u.masked_fill(~mask[..., None], torch.nan)
-    gated, memory = gate_valid(poisoned, gate.weight, gate.bias, gate.memory, gate.scale, mask, None)
+    smr = in_a_layer(gate.weight, gate.bias, gate.scale)
+    gated, state = smr(poisoned, mask_bl=mask, state={"memory": gate.memory, "inner": ()})
+    memory = state["memory"]
     assert not gated[~mask].any()
     for row in range(len(mask)):
         alone, left = gate(gate.u[row : row + 1, mask[row]], gate.memory[row : row + 1])
@@ -152,7 +186,9 @@ def test_memory_does_not_cross_a_reset(gate: Gate, data: Any) -> None:
     length = gate.u.shape[1]
     cut = data.draw(st.integers(0, length - 1))
     reset = torch.arange(length).eq(cut).expand(len(gate.u), -1)
-    gated, memory = gate_valid(gate.u, gate.weight, gate.bias, gate.memory, gate.scale, None, reset)
+    smr = in_a_layer(gate.weight, gate.bias, gate.scale)
+    gated, state = smr(gate.u, reset_bl=reset, state={"memory": gate.memory, "inner": ()})
+    memory = state["memory"]
     before, _ = gate(gate.u[:, :cut], gate.memory)
     after, left = gate(gate.u[:, cut:])
     close(gated, torch.cat([before, after], 1))
@@ -194,12 +230,18 @@ def test_parameters_are_counted(mode: Any, bias: bool, h: int, tau: int) -> None
 def test_gradients_are_those_of_finite_differences(dense: bool, masked: bool) -> None:
     torch.manual_seed(0)
     double: dict[str, Any] = {"dtype": torch.float64, "requires_grad": True}
-    u, memory, bias = torch.randn(2, 5, 3, **double), torch.randn(2, 2, 3, **double), torch.randn(3, **double)
-    weight = torch.randn(3, 3, 3, **double) if dense else torch.randn(3, 3, **double)
+    u, memory = torch.randn(2, 5, 3, **double), torch.randn(2, 2, 3, **double)
+    smr = in_a_layer(torch.randn((3, 3, 3) if dense else (3, 3)), torch.randn(3), 1.5).double()
     mask = torch.tensor([[True, False, True, True, False], [True] * 5]) if masked else None
     reset = torch.tensor([[False] * 5, [False, False, True, False, False]]) if masked else None
 
-    def function(*given: Tensor) -> Any:
-        return gate_valid(*given, 1.5, mask, reset)
+    def function(u: Tensor, memory: Tensor, *weights: Tensor) -> Any:
+        named = dict(zip(("weight", "bias"), weights, strict=True))
+        before = {"memory": memory, "inner": ()}
+        gated, after = torch.func.functional_call(
+            smr, named, (u,), {"mask_bl": mask, "reset_bl": reset, "state": before}
+        )
+        return gated, after["memory"]
 
-    assert torch.autograd.gradcheck(function, (u, weight, bias, memory))
+    weights = [p.detach().requires_grad_() for p in (smr.weight, smr.bias)]
+    assert torch.autograd.gradcheck(function, (u, memory, *weights))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssm_core.ops import available_backends
 from ssm_smr import smr_gate
-from ssm_smr.ops.smr_gate.segments import gate_segments
+from ssm_smr.taps import convolve
 
 BACKENDS = [name for name, status in available_backends("smr_gate").items() if status == "ok"]
 LENGTHS = st.sampled_from([0, 1, 2, 3, 5, 16, 17, 31, 101])
@@ -121,8 +121,8 @@ def test_segments_are_packed_sequences(gate: Gate, data: st.DataObject) -> None:
     ids = torch.repeat_interleave(torch.arange(len(edges) - 1), torch.tensor(edges).diff())[None]
     states = torch.cat([gate.state, torch.zeros_like(gate.state).expand(len(edges), -1, -1)])
     packed = replace(gate, state=states[: len(edges) - 1])(cu_seqlens=cu_seqlens)
-    operands = gate.u, gate.weight, gate.bias, gate.state, gate.scale, ids
-    check_close([gate_segments(*operands)], packed[:1])
+    z = convolve(gate.u, gate.weight, gate.bias, gate.state, ids)
+    check_close([gate.scale * torch.sigmoid(z) * gate.u], packed[:1])
 
 
 @given(gates())

@@ -162,6 +162,7 @@ def test_a_line_of_ten_million_bytes_is_encoded(tmp_path) -> None:
         ({"eval_context": 256}, "nothing to score"),
         ({"n_windows": 5}, "sampling = random"),
         ({"sampling": "streams", "eval_context": 5}, "context in the state"),
+        ({"roll": True}, "roll is for sampling = streams"),
         ({"pat": "x"}, "did you mean 'path'"),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ssm_core.plugin.errors import UserError
 from ssm_eval.compare import seeds_line
-from ssm_eval.stats import summarise
+from ssm_eval.stats import holm, paired, summarise
 
 results = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
 
@@ -63,3 +63,71 @@ def test_line_about_seeds():
 def test_what_has_no_mean_is_refused(values, level, message):
     with pytest.raises(UserError, match=message):
         summarise(values, level)
+
+
+def test_a_paired_comparison_by_hand():
+    # Differences 1, 2, 3: mean 2, standard deviation 1, t = 2 sqrt(3) with 2 degrees of freedom, for which the
+    # distribution has a closed form: p = 1 - t / sqrt(t^2 + 2) = 1 - sqrt(12 / 14).
+    found = paired([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    assert (found.n, found.difference) == (3, 2.0)
+    assert found.p == pytest.approx(1 - np.sqrt(12 / 14), rel=1e-12)
+    # The 97.5 % quantile of t with 2 degrees of freedom is 4.302653 (any table).
+    assert (found.low, found.high) == pytest.approx(
+        (2 - 4.302653 / np.sqrt(3), 2 + 4.302653 / np.sqrt(3)), rel=1e-6
+    )
+    # Every ratio is 2, without spread.
+    assert (found.ratio, found.ratio_low, found.ratio_high) == pytest.approx((2, 2, 2))
+
+
+@settings(deadline=None)
+@given(pairs=st.lists(st.tuples(st.floats(0.1, 1e3), st.floats(0.1, 1e3)), min_size=3, max_size=12))
+def test_p_is_that_of_scipy(pairs):
+    first, second = (np.array(side) for side in zip(*pairs, strict=True))
+    if np.std(first - second) < 1e-6 * np.abs(first).max() or np.std(np.log(first / second)) < 1e-6:
+        return  # nothing but rounding
+    assert paired(first, second).p == pytest.approx(scipy.stats.ttest_rel(first, second).pvalue, rel=1e-6)
+    on_ratio = paired(first, second, on="ratio")
+    expected = scipy.stats.ttest_rel(np.log(first), np.log(second))
+    assert on_ratio.p == pytest.approx(expected.pvalue, rel=1e-5)
+    interval = expected.confidence_interval(0.95)
+    assert (on_ratio.ratio_low, on_ratio.ratio_high) == pytest.approx(np.exp([*interval]), rel=1e-5)
+    turned = paired(second, first)
+    assert (turned.low, turned.high) == pytest.approx(
+        (-paired(first, second).high, -paired(first, second).low)
+    )
+
+
+def test_what_pairs_cannot_say():
+    one = paired([2.0], [1.0])
+    assert (one.n, one.difference, one.ratio, one.p, one.low, one.ratio_high) == (
+        1,
+        1.0,
+        2.0,
+        None,
+        None,
+        None,
+    )
+    assert paired([1.0, 2.0], [1.0, 2.0]).p == 1.0
+    assert paired([2.0, 3.0], [1.0, 2.0]).p == 0.0
+    assert paired([-1.0, 3.0], [1.0, 2.0]).ratio is None
+    with pytest.raises(UserError, match="2 values cannot be paired with 1"):
+        paired([1.0, 2.0], [1.0])
+    with pytest.raises(UserError, match="no values"):
+        paired([], [])
+    with pytest.raises(UserError, match="not all above 0"):
+        paired([-1.0, 3.0], [1.0, 2.0], on="ratio")
+
+
+def test_holms_correction_by_hand():
+    # In order 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, never falling: 0.04, 0.06, 0.06, 0.06.
+    assert holm([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_and_never_helps(p_values):
+    corrected = holm(p_values)
+    assert all(p <= c <= min(1, len(p_values) * p) for p, c in zip(p_values, corrected, strict=True))
+    order = np.argsort(p_values, kind="stable")
+    assert all(np.diff(np.array(corrected)[order]) >= 0)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ssm_serpent.distances import distances
 from ssm_serpent.index import Index, resample_index
 from ssm_serpent.intervals import TICKS, intervals
 from ssm_serpent.testing import from_ticks, windows_of
@@ -107,3 +108,78 @@ def test_backward_of_the_distances_is_twice_differentiable_and_deterministic(mod
     assert torch.equal(grads[0], grads[1])
     (second_bl,) = torch.autograd.grad(grads[0].sum(), x_bl)
     assert bool(second_bl.isfinite().all())
+
+
+@each_mode
+@unhurried
+@given(
+    batch=st.lists(rows(min_size=0), min_size=1, max_size=3),
+    window=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_local_gradient_is_that_of_the_two_brackets(device, mode, batch, window, seed):
+    """d = (S_token - S_c) + (S_c - k) in floats under ordinary autograd, S_{c - 1} of the second bracket a constant."""
+    spans = from_ticks(batch, device)
+    u_bl = spans.u_bl.clone().requires_grad_()
+    index = resample_index(spans._replace(u_bl=u_bl), window, mode, grad="local")
+    generator = torch.Generator().manual_seed(seed)
+    weight_bkw = torch.randint(-9, 10, index.inside_bkw.shape, generator=generator).double().to(device)
+    (grad_bl,) = torch.autograd.grad((index.distance_bkw * weight_bkw).sum(), u_bl)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for b in range(len(batch)):
+        times = u_bl[b].cumsum(0)
+        for k, event in enumerate(index.event_bk[b, : int(index.count_b[b])].tolist()):
+            before = times[event] - u_bl[b, event]
+            for j in index.inside_bkw[b, k].nonzero().flatten().tolist():
+                token = int(index.start_bk[b, k]) + j
+                d = (times[token] - times[event]) + (before.detach() + u_bl[b, event] - (k + 1))
+                assert float(d.detach()) == pytest.approx(
+                    float(index.distance_bkw[b, k, j].detach()), abs=1e-9
+                )
+                total = total + weight_bkw[b, k, j] * d
+    expected_bl = torch.zeros_like(u_bl)
+    if total.requires_grad:
+        (expected_bl,) = torch.autograd.grad(total, u_bl, materialize_grads=True)
+    torch.testing.assert_close(grad_bl, expected_bl, rtol=0, atol=1e-9)
+    held = torch.zeros_like(u_bl, dtype=torch.bool)
+    for b in range(len(batch)):
+        held[b, [token for block in windows_of(Index(*(f.cpu() for f in index)), b) for token in block]] = (
+            True
+        )
+    assert not grad_bl[~held].any()
+
+
+def test_local_gradient_does_not_grow_with_length():
+    """All slots pull the same way: the first interval then feels every window, or its own."""
+    sizes = {}
+    for grad in ("full", "local"):
+        for length in (256, 4096):
+            x_bl = torch.zeros(1, length, dtype=torch.float64, requires_grad=True)
+            index = resample_index(intervals(x_bl, 0.2, 1.0), 5, "nearest", grad=grad)
+            (grad_bl,) = torch.autograd.grad(index.distance_bkw.sum(), x_bl)
+            sizes[grad, length] = float(grad_bl.abs().max())
+    assert sizes["full", 4096] > 10 * sizes["full", 256]
+    assert sizes["local", 4096] == pytest.approx(sizes["local", 256])
+
+
+@each_mode
+def test_measured_again_from_the_maps_they_are_the_same(mode, device):
+    spans = from_ticks([[TICKS // 3] * 20, [TICKS // 2] * 7], device)
+    u_bl = spans.u_bl.clone().requires_grad_()
+    for grad in ("full", "local"):
+        index = resample_index(spans._replace(u_bl=u_bl), 4, mode, grad=grad)
+        places = index.start_bk, index.inside_bkw
+        again = distances(u_bl, spans.times_bl, *places, event_bk=index.event_bk, grad=grad)
+        assert torch.equal(again, index.distance_bkw)
+        pair = (torch.autograd.grad(d.square().sum(), u_bl)[0] for d in (again, index.distance_bkw))
+        assert torch.equal(*pair)
+
+
+def test_local_distances_need_the_events():
+    spans = from_ticks([[TICKS // 2] * 4])
+    index = resample_index(spans, 2, "causal")
+    places = spans.u_bl, spans.times_bl, index.start_bk, index.inside_bkw
+    with pytest.raises(ValueError, match="grad='local' needs event_bk"):
+        distances(*places, grad="local")
+    with pytest.raises(ValueError, match="grad='near' is neither 'full'"):
+        distances(*places, grad="near")  # pyright: ignore[reportArgumentType]

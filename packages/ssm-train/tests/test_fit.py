@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -317,24 +316,18 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
         "toy_runs.module = lambda: torch.nn.Linear(3, 1)\n"
         "toy_runs.order(sys.argv[1], {'train': {'epochs': 2}})\n"
     )
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += [
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--main_process_port",
-        "0",
-    ]
     order = json.dumps({"train": {"epochs": 2}})
     done = subprocess.run(
-        [*launch, str(script), str(tmp_path), order], capture_output=True, text=True, timeout=300
+        [*toy_runs.TWO_PROCESSES, str(script), str(tmp_path), order],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (two,) = tmp_path.glob("own-task/*")
     assert RunFolder(two).status()["state"] == "finished"
+    state = json.loads((RunFolder(two).checkpoint("latest") / "state.json").read_text())
+    assert sorted(state["rng"]) == ["0", "1"], "these were not two processes"
     torch.manual_seed(7)
     one = fit(settings(epochs=2), Toy(), torch.nn.Linear(3, 1), out=tmp_path / "one", quiet=True)
     for split in ("train", "validation", "test"):

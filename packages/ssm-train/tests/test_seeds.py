@@ -16,7 +16,7 @@ import torch
 from ssm_core.plugin.errors import UserError
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder
-from ssm_train import TrainingFailed, fit_seeds, resume, seeds
+from ssm_train import TrainingFailed, fit_seeds, processes, resume
 from ssm_train.batches import BatchPlan
 
 pytestmark = pytest.mark.usefixtures("installed")
@@ -97,6 +97,6 @@ def test_ctrl_c_saves_every_seed(tmp_path):
 def test_hidden_gpus_stay_hidden(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert seeds._gpus() == ["3", "5"]
+    assert processes.gpus() == ["3", "5"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert seeds._gpus() == ["0", "1"]
+    assert processes.gpus() == ["0", "1"]

@@ -13,6 +13,9 @@ from torch import nn
 
 from ssm_core.protocols import Batch, Loss, Needs, Output, Task
 
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+"""Beginning of a command that runs a script in two processes which know of each other."""
+
 
 class Rows:
     """Noisy sums of sines as rows of NumPy arrays; ``poison`` puts a NaN into one row."""

@@ -50,9 +50,9 @@ def name_of_kind(ctx: typer.Context, incomplete: str) -> Completion:
 
 def _of_kind(kind: str) -> Completion:
     if kind in ("recipe", "study"):
-        from ssm_core.run.recipes import recipes
+        from ssm_core.run.recipes import recipes, studies
 
-        return [(recipe.name, recipe.summary) for recipe in recipes()]
+        return [(item.name, item.summary) for item in (recipes() if kind == "recipe" else studies())]
     if kind not in registry.KINDS:
         return []
     entries = registry.found(kind)

@@ -18,7 +18,7 @@ def rows(kind: str) -> Iterator[Row]:
     The state is ``ok``, ``broken`` or ``clash``; the detail says what is wrong. Specs are imported, nothing is built.
     """
     if kind in ("recipe", "study"):
-        yield from _recipes(kind)
+        yield from _shipped(kind)
         return
     entries = registry.found(kind)
     for entry in entries:
@@ -52,8 +52,9 @@ def _described(entry: registry.Entry) -> Row:
         return {"state": "broken", "detail": error.what}
 
 
-def _recipes(kind: str) -> Iterator[Row]:
-    from ssm_core.run.recipes import recipes
+def _shipped(kind: str) -> Iterator[Row]:
+    """Yield the recipes or the studies: files in the folders that distributions declare."""
+    from ssm_core.run.recipes import recipes, studies
 
     entries = {}
     for entry in registry.found("recipe"):
@@ -61,14 +62,11 @@ def _recipes(kind: str) -> Iterator[Row]:
         broken = _described_module(entry) if kind == "recipe" else {}
         if broken:
             yield _row(entry, entry.name, entry.summary) | broken
-    shipped = recipes()
-    names = [recipe.name for recipe in shipped]
-    for recipe in shipped:
-        # A study is a recipe with axes to vary.
-        if (kind == "study") != ("axes" in recipe.tree):
-            continue
-        row = _row(entries[recipe.dist], recipe.name, recipe.summary) | {"kind": kind}
-        if names.count(recipe.name) > 1:
+    shipped = recipes() if kind == "recipe" else studies()
+    names = [item.name for item in shipped]
+    for item in shipped:
+        row = _row(entries[item.dist], item.name, item.summary) | {"kind": kind}
+        if names.count(item.name) > 1:
             row |= {"state": "clash", "detail": "shipped by more than one distribution"}
         yield row
 

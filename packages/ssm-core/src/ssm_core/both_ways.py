@@ -37,6 +37,11 @@ class BothWays(nn.Module):
         """Whether both honour gaps."""
         return self.forwards.takes_dt and self.backwards.takes_dt
 
+    @property
+    def side_widths(self) -> dict[str, int]:
+        """Widths of what both directions need beside x, by name."""
+        return dict(getattr(self.forwards, "side_widths", {}))
+
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:

@@ -22,6 +22,7 @@ from ssm_core.lti import diagonal_lti, equal_steps, refuse, two_sided
 from ssm_core.ops import selective_scan, vandermonde
 from ssm_core.protocols import Hint, Side, State
 from ssm_core.ragged import flip_valid, gaps_after, over_valid
+from ssm_core.recurrence import Recurrence
 
 
 class EMA(nn.Module):
@@ -143,6 +144,17 @@ class EMA(nn.Module):
             h = torch.exp(log_q) * state["h"] + weight * x[..., None]
             y_bd = F.silu((c * h).sum(-1) + self.omega * x)
             return y_bd.to(x_bd.dtype), {"h": h}
+
+    def recurrence(
+        self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
+    ) -> Recurrence:
+        """Return q, (D, N) or with gaps (B, L, D, N), and p beta x; see :mod:`ssm_core.recurrence`."""
+        refuse("moving average", True, side, None, None)
+        log_q, weight, _ = self._coefficients(0)
+        if dt_bl is not None:
+            dt = dt_bl[..., None, None]
+            log_q, weight = dt * log_q, weight * dt * phi_1(dt * log_q) / phi_1(log_q)
+        return Recurrence(torch.exp(log_q), weight * x_bld[..., None])
 
     def _coefficients(self, way: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return log q, p beta and gamma / sqrt(N), each (D, N), of one direction.

@@ -123,6 +123,10 @@ def build_stack(
         slots.append(slot)
     check_used(ready, slots, backbone.name)
     stack = Stack(blocks, model.d_model, model.norm if model.prenorm else "none")
+    if stack.wants_dt and not stack.takes_dt:
+        raise ConfigError(
+            f"an add-on reads the gaps between elements, and {backbone.short} takes none", stack.wants_dt
+        )
     for wanted, able, what in (
         (needs.causal, stack.causal, "look back only"),
         (needs.step, stack.streaming, "run step by step"),
@@ -168,6 +172,10 @@ def check_capabilities(backbone: Choice, model: ModelConfig, needs: Needs, max_l
         raise ConfigError(
             f"{spec.name} takes no gaps between elements", "--set task.time=ignored or appended"
         )
+    if needs.carry_state and not can.state:
+        raise ConfigError(
+            f"{spec.name} carries no state from batch to batch", "another backbone, or another task.sampling"
+        )
     if can.max_length is not None and (max_length or 0) > can.max_length:
         raise ConfigError(f"{spec.name} takes sequences up to {can.max_length}, the task has {max_length}")
 
@@ -181,6 +189,10 @@ def build_for_task(config: RunConfig, task: Task) -> SequenceModel:
         raise ConfigError("the run names no backbone", "add --backbone NAME")
     encoder = task.encoder(config.model.d_model)
     stack = build_stack(config.backbone, config.addons, config.model, task.needs, task.max_length)
+    if stack.wants_dt and not task.needs.dt:
+        raise ConfigError(
+            "an add-on reads the gaps between elements, and the task gives none", stack.wants_dt
+        )
     return SequenceModel(encoder, stack, task.head(config.model.d_model), task)
 
 

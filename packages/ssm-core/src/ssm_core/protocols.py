@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,24 @@ Wrap: TypeAlias = Callable[[Make, int, LayerInfo], Mixer]
 """What an add-on's builder returns: ``wrap(make, width, layer)``."""
 
 
+class Observed(Protocol):
+    """A module with something to tell of itself beside its output, such as how much it compresses. Optional.
+
+    While a model is trained, every module in it that has this method is asked at each evaluation on the validation
+    split, in its first batch; what it says is recorded among the metrics as ``<path of the module>.<key>``.
+    """
+
+    def observe(self, x_bld: Tensor, *, mask_bl: Tensor | None = None, **kwargs: Any) -> Mapping[str, float]:
+        """Return numbers by name, given what ``forward`` has just been given; called without gradients.
+
+        Args:
+            x_bld: The module's input (B, L, D).
+            mask_bl: True where an element is valid (B, L).
+            kwargs: Whatever else ``forward`` was given.
+        """
+        ...
+
+
 class SlotFn(Protocol):
     """Given to a backbone's builder; builds what a slot holds with the add-ons round it."""
 
@@ -216,7 +234,12 @@ class Needs:
 
 
 class Split(Protocol):
-    """A map-style data set: rows are dicts of NumPy arrays."""
+    """A map-style data set: rows are dicts of NumPy arrays.
+
+    It may have more, which training and evaluation look for: ``lengths()``, the length of each row (n,), by which rows
+    are put together; ``streams``, where state is carried, how many rows run side by side, row i + streams going on
+    where row i ended; and ``of_epoch(epoch)``, the split of an epoch, of as many rows, if epochs differ.
+    """
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -251,6 +274,52 @@ class BandPlot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line, or one cloud of points, of a chart.
+
+    Attributes:
+        label: What the legend calls it.
+        x: Abscissas (n,).
+        y: Ordinates (n,); None or NaN where there is none.
+        style: How it is drawn.
+        low: Lower ends of an interval round each point (n,), if there is one.
+        high: Upper ends.
+        same_as: Label of an earlier curve whose colour it shares.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    style: Literal["line", "dashed", "points", "line and points"] = "line"
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    same_as: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """One panel of a picture, as plain values: who measures does not draw.
+
+    Attributes:
+        title: Title of the panel.
+        curves: What is in it.
+        x_label: Label of the abscissa, with its unit.
+        y_label: Label of the ordinate, with its unit.
+        log_x: Logarithmic abscissa.
+        log_y: Logarithmic ordinate.
+        equal: One scale on both axes, so that a circle is round.
+    """
+
+    title: str
+    curves: Sequence[Curve]
+    x_label: str = ""
+    y_label: str = ""
+    log_x: bool = False
+    log_y: bool = False
+    equal: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """What a probe or a bench found, as plain values: the command line prints it as text and tables, or as JSON.
 
@@ -258,11 +327,15 @@ class Result:
         text: What it means, in a line or a few.
         figures: Single numbers by name.
         rows: A table; every row has the same keys.
+        charts: Panels of one picture, which the command line draws.
+        files: Further texts by file name (a page of HTML), which the command line writes beside the picture.
     """
 
     text: str = ""
     figures: Mapping[str, float | int | str | bool] = field(default_factory=dict)
     rows: Sequence[Mapping[str, Any]] = ()
+    charts: Sequence[Chart] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 Progress: TypeAlias = Callable[[str, int, int], None]

@@ -181,8 +181,12 @@ def gaps_after(gaps_bl: Tensor, lengths_b: Tensor | None) -> Tensor:
 
 def last_inputs(before_bwd: Tensor, x_bld: Tensor, lengths_b: Tensor | None) -> Tensor:
     """Return the last W inputs that count (B, W, D), those from before the call (B, W, D) included."""
-    width, joined = before_bwd.shape[1], torch.cat([before_bwd, x_bld.to(before_bwd.dtype)], 1)
-    if lengths_b is None:
-        return joined[:, joined.shape[1] - width :]
-    index = lengths_b[:, None] + torch.arange(width, device=x_bld.device)
-    return joined.gather(1, index[..., None].expand(-1, -1, x_bld.shape[2]))
+    width, length = before_bwd.shape[1], x_bld.shape[1]
+    if lengths_b is None or length == 0 or width == 0:
+        kept = min(length, width)
+        return torch.cat([before_bwd[:, kept:], x_bld[:, length - kept :].to(before_bwd.dtype)], 1)
+    # Places in x; below zero, they count back from the end of what came before.
+    place = lengths_b[:, None] + torch.arange(-width, 0, device=x_bld.device)
+    wide = place[..., None].expand(-1, -1, x_bld.shape[2])
+    new = x_bld.gather(1, wide.clamp(min=0)).to(before_bwd.dtype)
+    return torch.where(wide < 0, before_bwd.gather(1, (wide + width).clamp(max=width - 1)), new)

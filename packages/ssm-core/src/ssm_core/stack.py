@@ -58,6 +58,12 @@ class Stack(nn.Module):
         """Whether every block honours gaps."""
         return all(block.takes_dt for block in self.each())
 
+    @property
+    def wants_dt(self) -> str:
+        """The knob that would do without gaps, where a part reads them itself and names one as its ``wants_dt``."""
+        named = (str(getattr(part, "wants_dt", "")) for part in self.blocks.modules())
+        return next((knob for knob in named if knob), "")
+
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> State:

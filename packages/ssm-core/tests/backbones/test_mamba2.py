@@ -232,3 +232,19 @@ def test_widths_that_do_not_divide_are_refused() -> None:
         build_model("mamba2", d_input=3, d_model=3, backbone_config={"head_dim": 4})
     with pytest.raises(ConfigError, match="groups 2 must divide the 3 heads"):
         build_model("mamba2", d_input=3, d_model=3, backbone_config={"head_dim": 2, "groups": 2})
+
+
+def test_the_intervals_it_tells_are_those_the_state_sees():
+    """What is left of an earlier state decays as exp(A t), t the intervals' sum."""
+    ssd = SSD(4, Mamba2Config(**QUICK | {"dt_high": 0.4})).double()
+    x, gaps = torch.randn(2, 7, 4).double(), torch.rand(2, 7).double() + 0.5
+    side = {name: torch.randn(2, 7, width).double() for name, width in ssd.side_widths.items()}
+    empty = ssd.init_state(2, dtype=torch.float64)
+    with torch.no_grad():
+        ends = [
+            ssd(x, dt_bl=gaps, side=side, state={"S": empty["S"] + start})[1]["S"] for start in (1.0, 0.0)
+        ]
+        interval_blh = ssd.intervals(x, dt_bl=gaps, side=side)
+        decay = torch.exp(-ssd.A_log.exp() * interval_blh.sum(1))
+    assert interval_blh.shape == (2, 7, 2)
+    torch.testing.assert_close(ends[0] - ends[1], decay[..., None, None].expand_as(ends[0]))

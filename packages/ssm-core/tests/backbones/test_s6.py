@@ -232,3 +232,17 @@ def test_what_it_does_not_take_is_refused() -> None:
         conv(x, side={"B": x})
     assert SPEC.paper is not None
     assert SPEC.paper.arxiv == "2312.00752"
+
+
+@pytest.mark.parametrize("eigenvalues", ["real", "complex"])
+def test_the_intervals_it_tells_are_those_the_state_sees(eigenvalues):
+    """What is left of an earlier state decays as exp(A t), t the intervals' sum."""
+    s6 = S6(3, S6Config(**QUICK, eigenvalues=eigenvalues)).double()
+    x, gaps = torch.randn(2, 7, 3).double(), torch.rand(2, 7).double() + 0.5
+    empty = s6.init_state(2, dtype=torch.float64)
+    with torch.no_grad():
+        ends = [s6(x, dt_bl=gaps, state={"x": empty["x"] + start})[1]["x"] for start in (1.0, 0.0)]
+        interval_bld = s6.intervals(x, dt_bl=gaps)
+        decay = torch.exp(s6._A() * interval_bld.sum(1)[..., None])
+    assert interval_bld.shape == x.shape
+    torch.testing.assert_close(ends[0] - ends[1], decay)

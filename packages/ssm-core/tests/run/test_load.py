@@ -13,7 +13,7 @@ from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder, write_json
-from ssm_core.run.load import load_weights, start_from
+from ssm_core.run.load import account, load_weights, start_from
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -130,6 +130,19 @@ def test_add_ons_go_on_the_weights_of_a_run_without_them(tmp_path: Path) -> None
     assert len(found) == len(held) + 2
     for name in found.keys() - started:
         assert torch.equal(found[name], held[name.replace(".inner", "")])
+
+
+def test_the_account_names_every_new_parameter() -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Linear(3, 2), torch.nn.Linear(3, 2), torch.nn.Linear(2, 1, bias=False)
+    )
+    assert account(model, ["0.weight", "1.bias"]).startswith("8 new parameters: ")
+    model = torch.nn.ModuleDict({"blocks": model, "scale": torch.nn.ParameterList([torch.ones(())])})
+    names = ["blocks.0.weight", "blocks.1.weight", "blocks.2.weight", "blocks.0.bias", "scale.0"]
+    assert account(model, names) == (
+        "17 new parameters: blocks.{0,1}.weight (2 of 2 x 3), blocks.2.weight (1 of 1 x 2), "
+        "blocks.0.bias (1 of 2), scale.0 (1 of 1)"
+    )
 
 
 def test_the_same_add_ons_start_from_all_weights(tmp_path: Path) -> None:

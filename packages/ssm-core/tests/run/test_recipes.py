@@ -7,7 +7,7 @@ import pytest
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, PluginError
 from ssm_core.run.config import RunConfig, layered
-from ssm_core.run.recipes import default_recipe, recipe, recipes
+from ssm_core.run.recipes import default_recipe, recipe, recipes, studies, study
 
 
 def test_recipes_are_named_after_where_they_lie(toys) -> None:
@@ -86,3 +86,38 @@ def test_the_default_recipe_of_the_task_own_distribution_goes_first(toys, site) 
     found = default_recipe("toy_task")
     assert found is not None
     assert found.dist == "toy-plugins"
+
+
+def studies_of(site, dist: str, **texts: str) -> None:
+    folder: Path = site.path / f"fake_{dist}"
+    (folder / "studies").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    for name, text in texts.items():
+        (folder / "studies" / f"{name}.toml").write_text(text)
+    site.install(dist, {"ssm.recipes": {dist: f"fake_{dist}"}})
+
+
+def test_studies_stand_beside_recipes_and_are_none(toys, site) -> None:
+    before = [item.name for item in recipes()]
+    studies_of(site, "grids", wide='summary = "a grid"\n[[axes]]\nname = "a"', torn="a = = 1")
+    assert [item.name for item in recipes()] == before
+    ours = [item for item in studies() if item.dist == "grids"]
+    assert [(item.name, item.summary) for item in ours] == [("wide", "a grid")]
+    assert study("wide") == study("grids/wide") == ours[0]
+    assert study("wide").tree["axes"] == [{"name": "a"}]
+    with pytest.raises(ConfigError, match="study torn of grids is not valid TOML"):
+        study("torn")
+    with pytest.raises(PluginError, match=r"no study 'wied'\n.*'wide'"):
+        study("wied")
+    with pytest.raises(PluginError, match="no recipe 'studies/wide'"):
+        recipe("studies/wide", "")
+
+
+def test_two_distributions_with_a_study_of_one_name(toys, site) -> None:
+    studies_of(site, "one", wide="")
+    studies_of(site, "two", wide="")
+    with pytest.raises(
+        PluginError, match=r"study 'wide' is shipped 2 times: one/wide, two/wide\n.*ssm study one/wide"
+    ):
+        study("wide")
+    assert study("two/wide").dist == "two"

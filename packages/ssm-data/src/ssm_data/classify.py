@@ -15,6 +15,9 @@ from ssm_data.ragged import pad
 
 Pooling: TypeAlias = Literal["mean", "last", "first", "max"]
 
+UNLABELLED = -100
+"""Target of an element without a label."""
+
 
 class TokenEncoder(nn.Module):
     """An embedding of token ids, (B, L) to (B, L, D); what stands in masked places is not looked up.
@@ -139,7 +142,9 @@ class Labelling(Task):
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Pad rows to the longest: inputs (B, L) in their own dtype, targets int64 (B, L), mask (B, L) or None."""
         inputs, mask = pad(rows)
-        targets, _ = pad([{"targets": np.asarray(row["targets"], np.int64)} for row in rows], "targets", -100)
+        targets, _ = pad(
+            [{"targets": np.asarray(row["targets"], np.int64)} for row in rows], "targets", UNLABELLED
+        )
         return Batch(inputs=inputs, targets=targets, mask_bl=mask)
 
     def encoder(self, d_model: int) -> nn.Module:
@@ -147,20 +152,37 @@ class Labelling(Task):
         return TokenEncoder(self.vocabulary_size, d_model)
 
     def head(self, d_model: int) -> nn.Module:
-        """Return a linear map to the vocabulary."""
-        return EachElement(d_model, self.vocabulary_size)
+        """Return a linear map to the vocabulary, of the labelled elements alone."""
+        return LabelledElements(d_model, self.vocabulary_size)
 
     def loss(self, output: Output, batch: Batch) -> Loss:
         """Return the cross-entropy summed over labelled elements, and their number."""
-        logits = output.head.flatten(0, 1)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        total = F.cross_entropy(logits, batch.targets.flatten(), ignore_index=-100, reduction="sum")
-        return Loss(total, (batch.targets != -100).sum().to(total.dtype))
+        logits = output.head.to(torch.promote_types(output.head.dtype, torch.float32))
+        total = F.cross_entropy(logits, batch.targets[batch.targets != UNLABELLED], reduction="sum")
+        return Loss(total, total.new_tensor(float(len(logits))))
 
     def predictions(self, output: Output, batch: Batch) -> Mapping[str, Tensor]:
         """Return ``prediction``, logits (N, ids), and ``target`` (N,), of the labelled elements."""
-        labelled = batch.targets != -100
-        return {"prediction": output.head[labelled], "target": batch.targets[labelled]}
+        return {"prediction": output.head, "target": batch.targets[batch.targets != UNLABELLED]}
+
+
+class LabelledElements(nn.Module):
+    """A linear map of the features of labelled elements: (B, L, D) to (N, classes), in the order of ``targets``.
+
+    What is not labelled is not computed: with many classes and few labels it would be most of the memory.
+
+    Args:
+        d_model: Width D.
+        classes: Number of classes.
+    """
+
+    def __init__(self, d_model: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(d_model, classes)
+
+    def forward(self, y_bld: Tensor, batch: Batch) -> Tensor:
+        """Return logits (N, classes)."""
+        return self.linear(y_bld[batch.targets != UNLABELLED])
 
 
 class EachElement(nn.Module):

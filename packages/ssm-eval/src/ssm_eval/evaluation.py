@@ -52,7 +52,8 @@ def evaluate(
     """Compute loss and metrics of a model on a split.
 
     Where ``torch.distributed`` is set up, every process has to call this: each takes every world-size-th row, and all
-    get the same numbers.
+    get the same numbers. A task that carries state has it carried here from batch to batch, beginning with none; then a
+    batch is the streams that its split runs in, whatever ``batch_size`` says.
 
     Args:
         model: Called with a batch, as :class:`ssm_core.model.SequenceModel` is; it stays where it is, and gets back
@@ -74,21 +75,23 @@ def evaluate(
         raise UserError(f"{name} has no rows to evaluate", "look at `ssm data info TASK`")
     metrics = make_metrics(task.metrics, device, whose=type(task).__name__)
     mean_loss = Mean(device)
-    rows = _dealt(n, name, whole=task.needs.carry_state)
-    state, first = None, None
+    carries = task.needs.carry_state
+    batches = _streamed(data, n, name, batch_size) if carries else _dealt(n, name, batch_size)
+    state, first, done = None, None, 0
     # no_grad rather than inference_mode: what a layer caches in it must still serve training afterwards.
     with _evaluating(model), torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            batch = task.collate([data[row] for row in rows[start : start + batch_size]]).to(device)
+        for rows in batches:
+            batch = task.collate([data[row] for row in rows]).to(device)
             with _arithmetic(torch.device(device), precision):
                 output = model(batch) if state is None else model(batch, state)
             output = _each_tensor(output, _widened)
-            state = output.state if task.needs.carry_state else None
+            state = output.state if carries else None
             mean_loss.update(*task.loss(output, batch))
             metrics.update(task.predictions(output, batch))
             first = first or (_each_tensor(output, Tensor.cpu), batch.to("cpu"))
+            done += len(rows)
             if progress is not None:
-                progress(f"evaluating {name}", min(start + batch_size, len(rows)), len(rows))
+                progress(f"evaluating {name}", done, sum(map(len, batches)))
     assert first is not None
     return Evaluation({"loss": float(mean_loss.compute()), **metrics.compute()}, n, first)
 
@@ -175,14 +178,34 @@ def _find(task: Task, split: str | Split) -> tuple[str, Split]:
     return split, splits[split]
 
 
-def _dealt(n: int, name: str, *, whole: bool) -> range:
-    """Return the rows of this process: all of them where state runs from batch to batch, else its share."""
-    if whole or not (dist.is_available() and dist.is_initialized()):
-        return range(n)
-    rank, world = dist.get_rank(), dist.get_world_size()
+def _dealt(n: int, name: str, batch_size: int) -> list[range]:
+    """Return this process's share of the rows, in batches."""
+    rank, world = _place()
     if n < world:
         raise UserError(f"{name} has {n} rows, fewer than the {world} processes", "start fewer processes")
-    return range(rank, n, world)
+    rows = range(rank, n, world)
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
+def _streamed(data: Split, n: int, name: str, batch_size: int) -> list[range]:
+    """Return the rows in batches that continue each other: this process's streams, or all where no number is told."""
+    streams = getattr(data, "streams", 0)
+    if not streams:
+        return [range(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+    rank, world = _place()
+    if streams < world:
+        raise UserError(
+            f"{name} has {streams} streams, fewer than the {world} processes", "start fewer processes"
+        )
+    n = max(n - n % streams, streams)  # every stream has as many rows
+    return [range(start + rank, start + streams, world) for start in range(0, n, streams)]
+
+
+def _place() -> tuple[int, int]:
+    """Return rank and number of processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
 
 
 @contextlib.contextmanager

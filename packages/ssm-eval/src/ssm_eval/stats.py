@@ -1,10 +1,11 @@
-"""Statistics over seeds: mean, sample standard deviation, confidence interval of the mean."""
+"""Statistics over seeds: mean, spread, confidence interval of the mean; paired comparison, and its correction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ssm_core.plugin.errors import UserError
 
@@ -69,3 +70,111 @@ def summarise(values: Iterable[float], level: float = 0.95) -> Summary:
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(stdtrit(n - 1, 0.5 + level / 2)) * std / math.sqrt(n)
     return Summary(n, mean, std, mean - half, mean + half, level)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What pairs of values (one model against another, seed by seed) say about their difference.
+
+    Attributes:
+        n: Number of pairs.
+        difference: Mean difference, the first less the second.
+        low: Lower end of the confidence interval of the mean difference, None for one pair.
+        high: Upper end, None for one pair.
+        ratio: Geometric mean of the ratios, the first over the second; None if a value is not above 0.
+        ratio_low: Lower end of its confidence interval, None for one pair.
+        ratio_high: Upper end, None for one pair.
+        p: Of the paired t test that the mean difference (or mean log ratio) is 0, two-sided; None for one pair.
+        level: Confidence level of the intervals.
+    """
+
+    n: int
+    difference: float
+    low: float | None
+    high: float | None
+    ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
+    p: float | None
+    level: float
+
+
+def paired(
+    first: Iterable[float],
+    second: Iterable[float],
+    *,
+    level: float = 0.95,
+    on: Literal["difference", "ratio"] = "difference",
+) -> Paired:
+    """Compare values in pairs.
+
+    Args:
+        first: Results of what is in question.
+        second: Those of what it is compared with, in the same order.
+        level: Confidence level.
+        on: What is tested: differences, taken to be roughly normal, or ratios, taken to be roughly log-normal.
+
+    Returns:
+        Means, their intervals, and p of Student's paired t test with n - 1 degrees of freedom.
+
+    Raises:
+        UserError: If there is no pair, one side has more values, one is not finite, or a ratio is asked of values
+            that are not above 0.
+    """
+    first, second = [float(value) for value in first], [float(value) for value in second]
+    if len(first) != len(second):
+        raise UserError(
+            f"{len(first)} values cannot be paired with {len(second)}", "leave out those without a partner"
+        )
+    differences = summarise((a - b for a, b in zip(first, second, strict=True)), level)
+    positive = min(*first, *second) > 0
+    if on == "ratio" and not positive:
+        raise UserError("a ratio is asked of values that are not all above 0", "compare differences")
+    logs = [math.log(a / b) for a, b in zip(first, second, strict=True)] if positive else []
+    ratios = summarise(logs, level) if positive else None
+    tested = differences if on == "difference" or ratios is None else ratios
+    return Paired(
+        n=differences.n,
+        difference=differences.mean,
+        low=differences.low,
+        high=differences.high,
+        ratio=_exp(ratios and ratios.mean),
+        ratio_low=_exp(ratios and ratios.low),
+        ratio_high=_exp(ratios and ratios.high),
+        p=_p_value(tested),
+        level=level,
+    )
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Correct p values that belong together, by Holm's step-down method.
+
+    Args:
+        p_values: One a comparison; None where there was too little to compare, which does not count.
+
+    Returns:
+        Corrected values in the same order: with a threshold a on them, the chance of any false finding is at most a.
+    """
+    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, place) in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p))
+        corrected[place] = highest
+    return corrected
+
+
+def _p_value(summary: Summary) -> float | None:
+    """Return p of the two-sided t test that the mean of the summarised values is 0."""
+    if summary.std is None:
+        return None
+    if summary.std == 0:
+        return 1.0 if summary.mean == 0 else 0.0
+    from scipy.special import stdtr
+
+    t = abs(summary.mean) * math.sqrt(summary.n) / summary.std
+    return 2 * float(stdtr(summary.n - 1, -t))
+
+
+def _exp(value: float | None) -> float | None:
+    return None if value is None else math.exp(value)

@@ -6,15 +6,26 @@ them: d_{k,j} = S_{s_k + j} - k moves one to one with each interval up to token 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ssm_serpent.intervals import TICKS
+from ssm_serpent.ops.token_sums import token_sums
+
+Grad = Literal["full", "local"]
 
 
-def distances(u_bl: Tensor, times_bl: Tensor, start_bk: Tensor, inside_bkw: Tensor) -> Tensor:
+def distances(
+    u_bl: Tensor,
+    times_bl: Tensor,
+    start_bk: Tensor,
+    inside_bkw: Tensor,
+    *,
+    event_bk: Tensor | None = None,
+    grad: Grad = "full",
+) -> Tensor:
     """Measure d_{k,j} = S_{s_k + j} - k for every slot of every window.
 
     The difference is taken between integers and only then becomes a float: exact in float32 while |d| < 16.
@@ -25,60 +36,86 @@ def distances(u_bl: Tensor, times_bl: Tensor, start_bk: Tensor, inside_bkw: Tens
         start_bk: (B, K) int64, first token of window k (row k - 1), tokens counted from 0; non-decreasing over the
             rows in use; negative where a trailing window starts before the sequence.
         inside_bkw: (B, K, W) bool, True where the slot holds a token of the row.
+        event_bk: (B, K) int64, c_k; for ``grad="local"`` only.
+        grad: "full" or "local"; see below.
 
     Returns:
         (B, K, W) in the dtype of `u_bl` and in units of the grid's spacing, negative for tokens before the point;
-        0 in slots that hold no token. The backward pass is the reverse running sum grad_u_i = sum of grad_d over the
-        slots holding token i or a later one, accumulated in float64 without atomics.
+        0 in slots that hold no token. Differentiable twice.
 
-    Source: eq. (12b), SeRpEnt, arXiv 2501.11729; gradient derived.
+    With ``grad="full"`` the backward pass is that of the definition, the reverse running sum grad_u_i = sum of grad_d
+    over the slots holding token i or a later one. Such a sum grows with the length of the sequence. ``grad="local"``
+    reads d_{k,j} = (S_{s_k+j} - S_{c_k}) + (S_{c_k} - k) and takes S_{c_k - 1} in the second bracket for a constant:
+    a window gives gradient to its own tokens only. Both are accumulated in float64, without atomics.
+
+    Raises:
+        ValueError: `grad` is neither, or "local" comes without `event_bk`.
+
+    Source: eq. (12b), SeRpEnt, arXiv 2501.11729; gradients derived, the local one this project's.
     """
-    return _Distances.apply(u_bl, times_bl, start_bk, inside_bkw)  # pyright: ignore[reportReturnType]
+    check_grad("distances", grad)
+    if grad == "local" and event_bk is None:
+        raise ValueError("distances: grad='local' needs event_bk, the token at which each point is finished")
+    if times_bl.shape[1] == 0:
+        ticks_bkw = torch.zeros_like(inside_bkw, dtype=torch.int64)
+    else:
+        n_points, window = inside_bkw.shape[1:]
+        token_bkw = start_bk[:, :, None] + torch.arange(window, device=u_bl.device)
+        token_bkw = token_bkw.clamp(0, times_bl.shape[1] - 1)
+        times_bkw = times_bl.gather(1, token_bkw.flatten(1)).view_as(token_bkw)
+        grid_k = torch.arange(1, n_points + 1, device=u_bl.device) * TICKS
+        ticks_bkw = (times_bkw - grid_k[:, None]).where(inside_bkw, 0)
+    return from_ticks(u_bl, ticks_bkw, start_bk, inside_bkw, event_bk if grad == "local" else None)
+
+
+def from_ticks(
+    u_bl: Tensor, ticks_bkw: Tensor, start_bk: Tensor, inside_bkw: Tensor, event_bk: Tensor | None
+) -> Tensor:
+    """Return distances known in ticks as floats with the gradient that `distances` has, local if events are given."""
+    return _Distances.apply(u_bl, ticks_bkw, start_bk, inside_bkw, event_bk)  # pyright: ignore[reportReturnType]
+
+
+def check_grad(whose: str, grad: str) -> None:
+    """Raise a ValueError unless `grad` names a gradient."""
+    if grad not in ("full", "local"):
+        raise ValueError(
+            f"{whose}: grad={grad!r} is neither 'full' (of the definition) nor 'local' (a window's own tokens)."
+        )
 
 
 class _Distances(torch.autograd.Function):
     @staticmethod
-    def forward(u_bl: Tensor, times_bl: Tensor, start_bk: Tensor, inside_bkw: Tensor) -> Tensor:
-        n_points, window = inside_bkw.shape[1:]
-        if times_bl.shape[1] == 0:
-            return u_bl.new_zeros(inside_bkw.shape)
-        slot_w = torch.arange(window, device=u_bl.device)
-        token_bkw = (start_bk[:, :, None] + slot_w).clamp(0, times_bl.shape[1] - 1)
-        times_bkw = times_bl.gather(1, token_bkw.flatten(1)).view_as(token_bkw)
-        grid_k = torch.arange(1, n_points + 1, device=u_bl.device) * TICKS
-        ticks_bkw = (times_bkw - grid_k[:, None]).where(inside_bkw, 0)
+    def forward(
+        u_bl: Tensor, ticks_bkw: Tensor, start_bk: Tensor, inside_bkw: Tensor, event_bk: Tensor | None
+    ) -> Tensor:
         return ticks_bkw.to(u_bl.dtype) / TICKS
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        u_bl, _, start_bk, inside_bkw = inputs
-        ctx.save_for_backward(start_bk, inside_bkw)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        u_bl, _, start_bk, inside_bkw, event_bk = inputs
+        ctx.save_for_backward(start_bk, inside_bkw, event_bk)
         ctx.length, ctx.dtype = u_bl.shape[1], u_bl.dtype
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        start_bk, inside_bkw = ctx.saved_tensors
-        grad_bl = _suffix_sums(grad_outputs[0], start_bk, inside_bkw, ctx.length)
-        return grad_bl.to(ctx.dtype), None, None, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+        start_bk, inside_bkw, event_bk = ctx.saved_tensors
+        # float64: the sums run over K W terms of either sign, and what cancels in float32 does not come back.
+        values_bkw = grad_outputs[0].double().where(inside_bkw, 0.0)
+        if event_bk is not None:
+            values_bkw = _local(values_bkw, start_bk, event_bk)
+        grad_bl = token_sums(values_bkw, start_bk, inside_bkw, ctx.length)
+        if event_bk is None:
+            grad_bl = grad_bl.flip(1).cumsum(1).flip(1)
+        return grad_bl.to(ctx.dtype), None, None, None, None
 
 
-def _suffix_sums(grad_bkw: Tensor, start_bk: Tensor, inside_bkw: Tensor, length: int) -> Tensor:
-    """Sum the gradient of all slots (k, j) with s_k + j >= i, for each token i: (B, length) float64.
+def _local(grad_bkw: Tensor, start_bk: Tensor, event_bk: Tensor) -> Tensor:
+    """What each token of a window gets from the distances in it (B, K, W).
 
-    For a fixed slot j these are the windows k with s_k >= i - j. Starts are sorted, so they are a suffix of the rows:
-    one running sum per slot and one gather replace a scatter, and the result is the same in every run.
+    Interval i moves d_{k,j} by 1[i <= s_k + j] - 1[i < c_k]: nothing before the window, since both are 1 there, and
+    nothing after it. Of the W gradients of a window, token s_k + j thus gets those from slot j on, less all of them if
+    it comes before the event.
     """
-    if length == 0:
-        return grad_bkw.new_zeros(grad_bkw.shape[0], 0)
-    window = inside_bkw.shape[2]
-    # float64: the sums run over K W terms of either sign, and what cancels in float32 does not come back.
-    grad_bkw = grad_bkw.double().where(inside_bkw, 0.0)
-    suffix_bkw = grad_bkw.flip(1).cumsum(1).flip(1)
-    suffix_bkw = torch.nn.functional.pad(suffix_bkw, (0, 0, 0, 1))
-    # Unused rows carry no gradient; sorted last, they cannot disturb the search.
-    start_bk = start_bk.where(inside_bkw.any(2), length)
-    needed = torch.arange(1 - window, length, device=start_bk.device)
-    needed_bm = needed.expand(start_bk.shape[0], -1).contiguous()
-    first_bm = torch.searchsorted(start_bk.contiguous(), needed_bm)
-    first_blw = first_bm.unfold(1, window, 1).flip(2)
-    return suffix_bkw.gather(1, first_blw).sum(2)
+    after_bkw = grad_bkw.flip(2).cumsum(2).flip(2)
+    token_bkw = start_bk[:, :, None] + torch.arange(grad_bkw.shape[2], device=grad_bkw.device)
+    return after_bkw - grad_bkw.sum(2, keepdim=True).where(token_bkw < event_bk[:, :, None], 0.0)

@@ -1,8 +1,9 @@
 """The index maps of selective resampling: which tokens make a point, and which point a token reads back.
 
-All follow from the running times S by integer arithmetic and searches in sorted rows: O(L W) memory, no K x L table.
-Tokens are counted from 0, as the rows of a tensor are. Points keep the paper's k = 1..K, because point k sits at time
-k; it is stored in row k - 1.
+All follow from the running times S by integer arithmetic: one pass over the tokens on a CPU, searches in sorted rows
+elsewhere; O(L + K W) time (but for a logarithm) and memory, no K x L table. Every backend gives the same bits. Tokens
+are counted from 0, as the rows of a tensor are. Points keep the paper's k = 1..K, because point k sits at time k; it is
+stored in row k - 1.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ssm_core.ops import _backend
 from ssm_serpent._checks import require
-from ssm_serpent.distances import distances
+from ssm_serpent.distances import Grad, check_grad, from_ticks
 from ssm_serpent.intervals import TICKS, Intervals, tick_range
+from ssm_serpent.ops.resample_index import index_maps
 
 Mode = Literal["nearest", "causal"]
 
@@ -33,7 +36,7 @@ class Index(NamedTuple):
         distance_bkw: (B, K, W) float, d_{k,j} = S_{s_k + j} - k, in units of the grid's spacing; 0 where not inside.
             Differentiable with respect to the intervals; see `distances`.
         point_bl: (B, L) int64, q(l), the point that token l reads back: 1..K_b, or 0 for none (padding; mode "causal"
-            before the first point is finished).
+            before the first point is finished). Tokens of a history are left out.
     """
 
     count_b: Tensor
@@ -45,89 +48,120 @@ class Index(NamedTuple):
     point_bl: Tensor
 
 
-def resample_index(spans: Intervals, window: int, mode: Mode, *, max_points: int | None = None) -> Index:
+def resample_index(
+    spans: Intervals,
+    window: int,
+    mode: Mode,
+    *,
+    max_points: int | None = None,
+    phase_b: Tensor | None = None,
+    history: int = 0,
+    grad: Grad = "full",
+    backend: str | None = None,
+) -> Index:
     """Lay the grid k = 1, 2, ... over the times and find all index maps.
 
     Mode "nearest" takes the W tokens nearest to each point and lets each token read the nearest point: for
     classification, since it looks ahead. Mode "causal" takes the W tokens that end at the one that finishes the point
     and lets each token read the last finished one; nothing depends on a later token. Ties go to the earlier one.
 
+    In mode "causal" a sequence may come in chunks, with the maps of the whole, bit for bit. From chunk to chunk go
+
+    - the phase, time since the last grid point in ticks: ``(phase_b + spans.ticks_bl.sum(1)) % TICKS``, 0 at first;
+    - the last W - 1 tokens and their ticks (0 where a row has had fewer so far), put before the next chunk by
+      `ssm_serpent.intervals.with_history`, with ``history=W - 1``. Tokens of the history are held by windows, finish no
+      point and read none. `event_bk` and `start_bk` count from the first token of the history, as rows of the tokens
+      handed to `encode` do; `point_bl` leaves the history out;
+    - the last finished point: token l reads it where ``point_bl`` is 0 (``spread(..., before_bh=...)``).
+
+    Points count from 1 in each chunk. Keep as many tokens as are valid: after a chunk with padding the last W - 1 valid
+    ones of each row, those of the history included.
+
     Args:
-        spans: what `intervals` or `fixed_point` returned for a (B, L) batch.
+        spans: what `intervals` or `fixed_point` returned for a (B, L) batch, or `with_history` made of it.
         window: W, at least 1, the slots of a window.
         mode: "nearest" or "causal".
         max_points: rows of the buffer. None: as many as the fullest row needs, which makes the host wait for the
             device. A number, such as this module's `max_points(...)` gives: nothing waits, shapes are static, and the
             call can be captured in a CUDA graph or compiled whole.
+        phase_b: (B,) int64, 0 <= phase < 2^20, time in ticks from the last grid point to the start of the chunk; None
+            is 0. Mode "causal" only.
+        history: leading tokens that belong to earlier chunks. Those with 0 ticks, on the left, are not there. Mode
+            "causal" only.
+        grad: "full", the gradient of the definition, or "local"; see `ssm_serpent.distances.distances`.
+        backend: "reference", "torch", "numba" or "triton"; None takes SSM_BACKEND or else the fastest that runs.
 
     Returns:
         The index maps.
 
     Raises:
-        ValueError: `window`, `mode`, a negative `max_points`, or one smaller than the number of points (the last is a
-            device assertion on CUDA).
+        ValueError: `window`, `mode`, `grad`, `backend`, `history`, a negative `max_points`, or one smaller than the
+            number of points, a phase out of range, a gap in the history (the last three are device assertions on
+            CUDA).
+        RuntimeError: The backend asked for cannot run here.
 
     Source: eqs. (11), (12a), (15a) and Figure 2, SeRpEnt, arXiv 2501.11729; the counting rules and the causal form
     are this project's reading, the paper's formulas being lost.
     """
-    _check_mode(mode)
-    if window < 1:
-        raise ValueError(f"resample_index: window={window} must be at least 1: a point is made of W tokens.")
-    count_b, point_bl = _grid(spans, mode)
+    backend = _backend.requested("resample_index", backend)
+    _check(spans, window, mode, phase_b, history)
+    check_grad("resample_index", grad)
+    times_bn, first_b, count_b = _start(spans, mode, phase_b, history)
     n_points = _buffer(count_b, max_points)
-    k = torch.arange(1, n_points + 1, device=count_b.device)
-    grid_bk = (k * TICKS).expand(count_b.shape[0], -1)
-    valid_bk = k <= count_b[:, None]
-    last_b1 = (spans.length_b - 1)[:, None]
-    event_bk = _count_below(spans.times_bl, grid_bk).minimum(last_b1)
-    start_bk = event_bk - (window - 1) if mode == "causal" else _nearest_start(spans, grid_bk, window)
-    token_bkw = start_bk[:, :, None] + torch.arange(window, device=count_b.device)
-    inside_bkw = valid_bk[:, :, None] & (token_bkw >= 0) & (token_bkw <= last_b1[:, :, None])
-    start_bk = start_bk.where(valid_bk, 0)
-    distance_bkw = distances(spans.u_bl, spans.times_bl, start_bk, inside_bkw)
-    event_bk = event_bk.where(valid_bk, 0)
-    return Index(count_b, event_bk, start_bk, valid_bk, inside_bkw, distance_bkw, point_bl)
+    maps = index_maps(
+        times_bn,
+        first_b,
+        spans.length_b,
+        count_b,
+        window=window,
+        causal=mode == "causal",
+        n_points=n_points,
+        history=history,
+        backend=backend,
+    )
+    valid_bk = torch.arange(1, n_points + 1, device=count_b.device) <= count_b[:, None]
+    event_bk = maps.event_bk if grad == "local" else None
+    distance_bkw = from_ticks(spans.u_bl, maps.ticks_bkw, maps.start_bk, maps.inside_bkw, event_bk)
+    return Index(
+        count_b, maps.event_bk, maps.start_bk, valid_bk, maps.inside_bkw, distance_bkw, maps.point_bl
+    )
 
 
-def max_points(length: int, hi: float, mode: Mode) -> int:
+def max_points(length: int, hi: float, mode: Mode, *, phase: bool = False) -> int:
     """Bound the number of points of any row, for a buffer of static size.
 
     Args:
-        length: L, tokens of the padded batch.
+        length: L, tokens of the padded batch, without the history.
         hi: the largest interval, as given to `intervals`.
         mode: "nearest" or "causal".
+        phase: whether the chunk may start anywhere between two grid points.
 
     Returns:
-        floor(hi L) for "causal"; floor(hi L + 1/2), at least 1 where there is a token, for "nearest".
+        floor(hi L) for "causal", one more with a phase but never more than L; floor(hi L + 1/2), at least 1 where there
+        is a token, for "nearest".
     """
     _check_mode(mode)
     ticks = length * tick_range(0.0, hi)[1]
     if mode == "causal":
-        return ticks // TICKS
+        return (ticks + (TICKS - 1 if phase else 0)) // TICKS
     return max(min(length, 1), (ticks + TICKS // 2 - 1) // TICKS)
 
 
-def _grid(spans: Intervals, mode: Mode) -> tuple[Tensor, Tensor]:
-    """Return K_b (B,) and q(l) (B, L): the grid points within reach of the end, and of each token."""
-    last_b = spans.ticks_bl.sum(1)
-    padding_bl = spans.ticks_bl == 0
+def _start(
+    spans: Intervals, mode: Mode, phase_b: Tensor | None, history: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the times (B, N) from the grid point before the start, the first token (B,) there is, and K_b (B,)."""
+    times_bn, end_b = spans.times_bl, spans.ticks_bl[:, history:].sum(1)
+    first_b = (spans.ticks_bl[:, :history] == 0).sum(1)
+    if history:
+        times_bn = times_bn - times_bn[:, history - 1 : history]
+    if phase_b is not None:
+        times_bn, end_b = times_bn + phase_b[:, None], end_b + phase_b
     if mode == "causal":
-        return last_b // TICKS, (spans.times_bl // TICKS).masked_fill(padding_bl, 0)
+        return times_bn, first_b, end_b // TICKS
     # ceil(S - 1/2): the nearest point, ties to the earlier. One point at least, so that no short row is dropped.
-    count_b = _ceil_minus_half(last_b).maximum(spans.length_b.clamp(max=1))
-    point_bl = _ceil_minus_half(spans.times_bl).clamp(min=1).minimum(count_b[:, None])
-    return count_b, point_bl.masked_fill(padding_bl, 0)
-
-
-def _nearest_start(spans: Intervals, grid_bk: Tensor, window: int) -> Tensor:
-    """Return s_k (B, K) of the W nearest tokens: contiguous, because times are sorted.
-
-    The block that starts at s gives way to the one at s + 1 once k is past the midpoint of the token it would drop
-    and the token it would gain, and midpoints are sorted too: s_k is the number of them below k.
-    """
-    twice_mid_bs = spans.times_bl[:, :-window] + spans.times_bl[:, window:]
-    start_bk = _count_below(twice_mid_bs, 2 * grid_bk)
-    return start_bk.minimum((spans.length_b - window).clamp(min=0)[:, None])
+    nearest_b = (end_b + (TICKS // 2 - 1)) // TICKS
+    return times_bn, first_b, nearest_b.maximum(spans.length_b.clamp(max=1))
 
 
 def _buffer(count_b: Tensor, max_points: int | None) -> int:
@@ -144,12 +178,36 @@ def _buffer(count_b: Tensor, max_points: int | None) -> int:
     return max_points
 
 
-def _ceil_minus_half(times: Tensor) -> Tensor:
-    return (times + (TICKS // 2 - 1)) // TICKS
-
-
-def _count_below(sorted_bn: Tensor, query_bk: Tensor) -> Tensor:
-    return torch.searchsorted(sorted_bn.contiguous(), query_bk.contiguous())
+def _check(spans: Intervals, window: int, mode: str, phase_b: Tensor | None, history: int) -> None:
+    _check_mode(mode)
+    batch, length = spans.ticks_bl.shape
+    if window < 1:
+        raise ValueError(f"resample_index: window={window} must be at least 1: a point is made of W tokens.")
+    if mode != "causal" and (history or phase_b is not None):
+        raise ValueError(
+            "resample_index: history and phase_b continue a sequence, which only mode='causal' can do: nearest windows "
+            "look ahead. Use mode='causal', or hand over whole sequences."
+        )
+    if not 0 <= history <= length:
+        raise ValueError(f"resample_index: history={history} must lie in 0..{length}, the tokens given.")
+    if phase_b is not None:
+        if phase_b.shape != (batch,) or phase_b.dtype != torch.int64:
+            raise ValueError(
+                f"resample_index: phase_b must be int64 of shape ({batch},), got {phase_b.dtype} of shape "
+                f"{tuple(phase_b.shape)}."
+            )
+        require(
+            (phase_b >= 0) & (phase_b < TICKS),
+            f"resample_index: phase_b must lie in 0..{TICKS - 1} ticks: the time since the last grid point, that is "
+            "(phase_b + ticks_bl.sum(1)) % TICKS of the chunk before.",
+        )
+    if history > 1:
+        there = spans.ticks_bl[:, :history] > 0
+        require(
+            there[:, 1:] | ~there[:, :-1],
+            "resample_index: the history has a token of 0 ticks, that is none, after one that is there. Rows with "
+            "fewer earlier tokens have them on the right, next to the chunk.",
+        )
 
 
 def _check_mode(mode: str) -> None:

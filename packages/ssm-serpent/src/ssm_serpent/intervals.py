@@ -27,7 +27,7 @@ class Intervals(NamedTuple):
         u_bl: (B, L) float, eq. 13 rounded to whole ticks, in units of Delta; 0 on padding. Differentiable.
         ticks_bl: (B, L) int64, the same in ticks: `u_bl * TICKS` exactly.
         times_bl: (B, L) int64, inclusive running sum of `ticks_bl`: S_l of eq. 9, in ticks. Flat over padding.
-        length_b: (B,) int64, valid tokens in each row.
+        length_b: (B,) int64, valid tokens in each row (one past the last, where there is a history).
     """
 
     u_bl: Tensor
@@ -108,6 +108,24 @@ def fixed_point(u_bl: Tensor, lo: float, hi: float, mask_bl: Tensor | None = Non
     # The second term is an exact zero that carries the gradient, and NaN where a valid input is NaN.
     u_bl = ticks_bl.to(u_bl.dtype) / TICKS + (u_bl - u_bl.detach())
     return Intervals(u_bl, ticks_bl, ticks_bl.cumsum(1), length_b)
+
+
+def with_history(spans: Intervals, ticks_bp: Tensor) -> Intervals:
+    """Put tokens of an earlier chunk before the intervals of the next one, to be held by its windows.
+
+    Args:
+        spans: the chunk's intervals, (B, L).
+        ticks_bp: (B, P) int64, the intervals of the last P tokens before it, in ticks; 0 where a row has fewer, on the
+            left.
+
+    Returns:
+        Intervals (B, P + L) for ``resample_index(..., history=P)``, which checks them. The earlier tokens' intervals
+        are constants; gradient reaches those of the chunk.
+    """
+    past_bp = (ticks_bp.double() / TICKS).to(spans.u_bl.dtype)
+    ticks_bl = torch.cat([ticks_bp, spans.ticks_bl], 1)
+    u_bl = torch.cat([past_bp, spans.u_bl], 1)
+    return Intervals(u_bl, ticks_bl, ticks_bl.cumsum(1), spans.length_b + ticks_bp.shape[1])
 
 
 def tick_range(lo: float, hi: float) -> tuple[int, int]:

@@ -20,7 +20,7 @@ class ReferenceIndex(NamedTuple):
         events: c_k per point, the first token whose time reaches k, or the last token.
         windows: the tokens in the window of each point, in temporal order; at most W.
         distances: S - k for each of those tokens, in ticks.
-        points: q(l) per token, 0 for none.
+        points: q(l) per token after the history, 0 for none.
     """
 
     n_points: int
@@ -30,30 +30,40 @@ class ReferenceIndex(NamedTuple):
     points: list[int]
 
 
-def reference_index(ticks: Sequence[int], window: int, mode: Literal["nearest", "causal"]) -> ReferenceIndex:
+def reference_index(
+    ticks: Sequence[int],
+    window: int,
+    mode: Literal["nearest", "causal"],
+    *,
+    history: int = 0,
+    phase: int = 0,
+) -> ReferenceIndex:
     """Compute the index maps of one row by brute force.
 
     Args:
         ticks: the interval of each valid token, in ticks, each in [1, 2^20].
         window: W, at least 1.
         mode: "nearest" or "causal", as in `ssm_serpent.index.resample_index`.
+        history: tokens from the first on that lie before the start: they are held by windows and do nothing else.
+        phase: time of the start in ticks since the last grid point; points are counted from there.
 
     Returns:
         The index maps.
     """
-    times = list(accumulate(ticks))
+    times = [time - sum(ticks[:history]) + phase for time in accumulate(ticks)]
     tokens = range(len(times))
-    count = _count(times[-1] if times else 0, mode)
+    later = tokens[history:]
+    count = _count(times[-1] if later else 0, mode)
     events, windows, points = [], [], []
     for k in range(1, count + 1):
-        reached = [l for l in tokens if times[l] >= k * TICKS]
+        reached = [l for l in later if times[l] >= k * TICKS]
         events.append(reached[0] if reached else tokens[-1])
         if mode == "causal":
             windows.append([l for l in tokens if events[-1] - window < l <= events[-1]])
         else:
             by_distance = sorted(tokens, key=lambda l, k=k: (abs(times[l] - k * TICKS), l))
             windows.append(sorted(by_distance[:window]))
-    for time in times:
+    for time in times[history:]:
         if mode == "causal":
             points.append(max((k for k in range(1, count + 1) if k * TICKS <= time), default=0))
         else:

@@ -2,62 +2,52 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssm_core.gaps import check_shapes
+from ssm_core.ops._checks import compute_dtype
+from ssm_core.plugin.errors import ConfigError
 from ssm_core.protocols import LayerInfo, Make, Mixer, Side, State, Wrap
+from ssm_core.ragged import with_open_gap
+from ssm_smr.gate import Gate
 from ssm_smr.ops import smr_gate
-from ssm_smr.ops.smr_gate.segments import gate_segments
+from ssm_smr.sequences import Sequences
 from ssm_smr.spec import SMRConfig
 
 DENSE_WARNING_WIDTH = 256
 """Widest layer for which dense mode keeps quiet: beyond it, the gate outweighs most recurrences."""
 
+GAP_FLOOR = 1e-3
+"""Gaps below this, 0 among them, count as this where the gate takes their logarithm."""
 
-class SMR(nn.Module):
+
+class SMR(Gate):
     """State Memory Replay round an inner mixer.
 
-    Its state is ``{"memory": (B, tau-1, H), "inner": ...}``, the memory holding raw inputs u, not gated ones.
+    Its state is ``{"memory": (B, tau-1, H), "inner": ...}``, the memory holding raw inputs u, not gated ones. A gate
+    that sees gaps also remembers their logarithms, ``"log_gaps"`` (B, tau-1), and after a call with a mask the time
+    since each row's last valid element, ``"gap"`` (B,).
 
     Args:
         inner: What receives the gated input.
         config: Memory length, mode, start.
+        layer: Where it stands; None for a place that nothing is known about.
+
+    Raises:
+        ConfigError: If the inner mixer takes no gaps, or no input of its own for the reverse direction, and the config
+            needs it.
     """
 
-    def __init__(self, inner: Mixer, config: SMRConfig) -> None:
-        super().__init__()
-        h = inner.d_model
+    def __init__(self, inner: Mixer, config: SMRConfig, layer: LayerInfo | None = None) -> None:
+        _check(inner, config, layer)
+        super().__init__(inner.d_model, config)
         self.inner = inner
-        self.config = config
-        dense = config.mode == "dense"
-        self.weight = nn.Parameter(torch.empty((h, h, config.tau) if dense else (h, config.tau)))
-        self.bias = nn.Parameter(torch.empty(h)) if config.bias else None
-        if dense and h > DENSE_WARNING_WIDTH:
-            warnings.warn(
-                f"smr: a dense gate at width {h} has {self.weight.numel():,} parameters a layer; "
-                "--set addons.smr.mode=depthwise has "
-                f"{h * config.tau:,}",
-                stacklevel=2,
-            )
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw the start that the config names."""
-        if self.config.init != "default":
-            self.weight.zero_()
-            if self.bias is not None:
-                self.bias.fill_(3.0 if self.config.init == "open" else 0.0)
-            return
-        fan_in = math.prod(self.weight.shape[1:])
-        bound = fan_in**-0.5
-        self.weight.uniform_(-bound, bound)
-        if self.bias is not None:
-            self.bias.uniform_(-bound, bound)
+        mirrored = config.reverse == "mirrored" and not inner.causal
+        self.reverse = Gate(inner.d_model, config) if mirrored else None
 
     @property
     def d_model(self) -> int:
@@ -66,7 +56,7 @@ class SMR(nn.Module):
 
     @property
     def causal(self) -> bool:
-        """The gate looks back only, so the inner mixer decides."""
+        """The gate looks back only, and a second one ahead only with the inner mixer, which so decides."""
         return self.inner.causal
 
     @property
@@ -76,8 +66,18 @@ class SMR(nn.Module):
 
     @property
     def takes_dt(self) -> bool:
-        """Gaps pass by the gate, to the inner mixer."""
+        """Gaps go on to the inner mixer, whether the gate sees them or not."""
         return self.inner.takes_dt
+
+    @property
+    def wants_dt(self) -> str:
+        """What to do where no gaps are given, if the gate reads them."""
+        return "--set task.time=true to give them, or addons.smr.gap=false" if self.config.gap else ""
+
+    @property
+    def side_widths(self) -> dict[str, int]:
+        """Widths of what the inner mixer needs beside x, by name; the gate passes it on."""
+        return dict(getattr(self.inner, "side_widths", {}))
 
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -86,9 +86,9 @@ class SMR(nn.Module):
         inner = self.inner.init_state(batch_size, device=device, dtype=dtype)
         if not self.causal:
             return ()
-        shape = (batch_size, self.config.tau - 1, self.d_model)
-        memory = torch.zeros(shape, device=device or self.weight.device, dtype=dtype or self.weight.dtype)
-        return {"memory": memory, "inner": inner}
+        shape, own = (batch_size, 0, self.d_model), self.weight
+        like = torch.empty(shape, device=device or own.device, dtype=dtype or own.dtype)
+        return {**self.empty(like), "inner": inner}
 
     def forward(
         self,
@@ -106,13 +106,11 @@ class SMR(nn.Module):
                 "smr round a bidirectional mixer carries no state: build the model with causal=True"
             )
         check_shapes(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl)
-        memory = state["memory"] if state else None
-        gated, memory = self._gate(x_bld, memory, mask_bl, reset_bl)
-        inner = state["inner"] if state else None
-        y_bld, inner = self.inner(
-            gated, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl, side=side, state=inner
-        )
-        return y_bld, ({"memory": memory, "inner": inner} if self.causal else ())
+        own, given = dict(state or {}), {"dt_bl": dt_bl, "mask_bl": mask_bl, "reset_bl": reset_bl}
+        inner = own.pop("inner", None)
+        gated, own = self._gate(x_bld, **given, own=own)
+        y_bld, inner = self.inner(gated.pop("x_bld"), **gated, **given, side=side, state=inner)
+        return y_bld, ({**own, "inner": inner} if self.causal else ())
 
     def step(
         self, x_bd: Tensor, *, dt_b: Tensor | None = None, side: Side | None = None, state: State
@@ -122,66 +120,100 @@ class SMR(nn.Module):
             raise ValueError(
                 "smr round a mixer that looks ahead cannot step: build the model with causal=True"
             )
-        gated, memory = self._gate(x_bd[:, None], state["memory"], None, None)
-        y_bd, inner = self.inner.step(gated[:, 0], dt_b=dt_b, side=side, state=state["inner"])
-        return y_bd, {"memory": memory, "inner": inner}
+        own, dt_bl = {n: v for n, v in state.items() if n != "inner"}, None if dt_b is None else dt_b[:, None]
+        gated, own = self._gate(x_bd[:, None], dt_bl=dt_bl, mask_bl=None, reset_bl=None, own=own)
+        y_bd, inner = self.inner.step(gated["x_bld"][:, 0], dt_b=dt_b, side=side, state=state["inner"])
+        return y_bd, {**own, "inner": inner}
 
     def _gate(
-        self, u: Tensor, memory: Tensor | None, mask_bl: Tensor | None, reset_bl: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        if mask_bl is None and reset_bl is None:
+        self,
+        u: Tensor,
+        *,
+        dt_bl: Tensor | None,
+        mask_bl: Tensor | None,
+        reset_bl: Tensor | None,
+        own: State,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the inner mixer's inputs, u' by the names of its arguments, and the gate's state after the call."""
+        if mask_bl is None and reset_bl is None and self.is_plain and self.reverse is None:
+            memory = own.get("memory")
             gated, memory = smr_gate(u, self.weight, self.bias, memory, gate_scale=self.config.scale)
-            return gated, memory.to(u)
-        return gate_valid(u, self.weight, self.bias, memory, self.config.scale, mask_bl, reset_bl)
+            return {"x_bld": gated}, {"memory": memory.to(u)}
+        gaps, pending = None, None
+        if self.config.gap:
+            own, pending, gaps = with_open_gap(u, dt_bl, mask_bl, reset_bl, own)
+            gaps = u.new_ones(u.shape[:2], dtype=compute_dtype(u)) if gaps is None else gaps
+        before = {name: own.get(name, value).to(value) for name, value in self.empty(u).items()}
+        held = {} if pending is None or (mask_bl is None and u.shape[1]) else {"gap": pending}
+        if u.shape[1] == 0:
+            return {"x_bld": u} | ({} if self.reverse is None else {"x_reverse_bld": u}), before | held
+        gated, after = _over_sequences(self, self.reverse, u, gaps, before, Sequences(mask_bl, reset_bl))
+        return gated, after | held
 
 
-def gate_valid(
+def _over_sequences(
+    forwards: Gate,
+    backwards: Gate | None,
     u: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    memory: Tensor | None,
-    gate_scale: float,
-    mask_bl: Tensor | None,
-    reset_bl: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Gate only the valid elements, as if masked ones were not there and each reset began a new sequence.
+    gaps_bl: Tensor | None,
+    before: dict[str, Tensor],
+    sequences: Sequences,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gate each sequence by itself, in reverse too if there is a gate for that; return u' and the memory at the end."""
+    u, segment = sequences.pack(u), sequences.segment_bl
+    gaps_bl = None if gaps_bl is None else sequences.pack(gaps_bl)
+    log_gaps = None if gaps_bl is None else _log(gaps_bl)
+    gated = {"x_bld": sequences.unpack(forwards.gated(u, before, log_gaps, segment))}
+    after = {"memory": sequences.last(before["memory"], u)}
+    if log_gaps is not None:
+        after["log_gaps"] = sequences.last(before["log_gaps"][..., None], log_gaps[..., None])[..., 0]
+    if backwards is not None:
+        log_gaps = None if gaps_bl is None else sequences.flip(_log(sequences.gaps_after(gaps_bl)))
+        segment = None if segment is None else sequences.flip(segment)
+        back = backwards.gated(sequences.flip(u), backwards.empty(u), log_gaps, segment)
+        gated["x_reverse_bld"] = sequences.unpack(sequences.flip(back))
+    return gated, after
 
-    Args:
-        u: Input (B, L, H); whatever stands in masked places has no effect.
-        weight: As in :func:`ssm_smr.smr_gate`.
-        bias: (H,) or None.
-        memory: The tau - 1 valid inputs before (B, tau-1, H), or None.
-        gate_scale: Factor on the sigmoid.
-        mask_bl: True where valid (B, L), or None.
-        reset_bl: True where memory is emptied before the element (B, L), or None.
 
-    Returns:
-        u' (B, L, H), zero where masked, and the last tau - 1 valid inputs since the last reset (B, tau-1, H).
+def _log(gaps_bl: Tensor) -> Tensor:
+    return gaps_bl.clamp(min=GAP_FLOOR).log()
+
+
+def _check(inner: Mixer, config: SMRConfig, layer: LayerInfo | None) -> None:
+    """Refuse what this inner mixer cannot give the gate, and warn of a gate that outweighs it.
+
+    Raises:
+        ConfigError: Naming the knob.
     """
-    tau, (batch, length, width) = weight.shape[-1], u.shape
-    before = u.new_zeros(batch, tau - 1, width) if memory is None else memory.to(u)
-    if length == 0:
-        return u, before
-    mask = torch.ones(batch, length, dtype=torch.bool, device=u.device) if mask_bl is None else mask_bl
-    segment = torch.zeros_like(mask, dtype=torch.int64) if reset_bl is None else reset_bl.long().cumsum(1)
-    # Valid elements first, in their order; masked ones, zeroed, behind them.
-    order = torch.argsort(~mask, dim=1, stable=True)
-    wide = order[..., None].expand(-1, -1, width)
-    packed = torch.where(mask[..., None], u, torch.zeros_like(u)).gather(1, wide)
-    segment_packed = segment.gather(1, order)
-    gated = gate_segments(packed, weight, bias, before, gate_scale, segment_packed)
-    back = torch.argsort(order, dim=1)[..., None].expand(-1, -1, width)
-    # In (memory, packed) the last tau - 1 valid inputs stand right after the first count_b entries.
-    last = mask.sum(1, keepdim=True) + torch.arange(tau - 1, device=u.device)
-    kept = torch.cat([before, packed], 1).gather(1, last[..., None].expand(-1, -1, width))
-    owner = nn.functional.pad(segment_packed, (tau - 1, 0)).gather(1, last)
-    return gated.gather(1, back), kept.masked_fill((owner != segment[:, -1:])[..., None], 0)
+    what, h = type(inner).__name__, inner.d_model
+    if config.gap and not inner.takes_dt:
+        raise ConfigError(
+            f"smr: with gap = true the gate reads the gaps between elements, and {what} takes none",
+            "--set addons.smr.gap=false, or a backbone and settings that take gaps",
+        )
+    if config.reverse == "mirrored":
+        if layer is not None and layer.causal:
+            raise ConfigError(
+                "smr: reverse = mirrored is for models that look both ways, and this one is causal",
+                "--set model.causal=false or addons.smr.reverse=shared",
+            )
+        if not inner.causal and "x_reverse_bld" not in inspect.signature(inner.forward).parameters:
+            raise ConfigError(
+                f"smr: reverse = mirrored needs a second input for the reverse direction, and {what} takes none",
+                "--set addons.smr.reverse=shared",
+            )
+    if config.mode == "dense" and h > DENSE_WARNING_WIDTH:
+        warnings.warn(
+            f"smr: a dense gate at width {h} has {h * h * config.tau + h * config.bias:,} parameters a layer; "
+            f"--set addons.smr.mode=depthwise has {h * (config.tau + config.bias):,}",
+            stacklevel=3,
+        )
 
 
 def build(config: SMRConfig) -> Wrap:
     """Return the wrapper that puts SMR round one recurrence."""
 
     def wrap(make: Make, width: int, layer: LayerInfo) -> Mixer:
-        return SMR(make(width), config)
+        return SMR(make(width), config, layer)
 
     return wrap

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Checkpoint:
         optimizer: Moments by name.
         rng: Generator states of each process, ``<rank>/torch`` and so on.
         state: Plain data: generators of Python and NumPy, scaler, best value and its pointer, time spent.
+        streams: States that go from batch to batch, of each process, ``<rank>/<slice>/<path>``; none between epochs.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     rng: dict[str, Tensor]
     state: dict[str, Any]
+    streams: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save(run: RunFolder, checkpoint: Checkpoint, *, keep: int) -> Path:
@@ -55,7 +57,7 @@ def save(run: RunFolder, checkpoint: Checkpoint, *, keep: int) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        for name in ("model", "optimizer", "rng"):
+        for name in ("model", "optimizer", "rng", *(("streams",) if checkpoint.streams else ())):
             # A tensor that shares memory with another (tied weights) is written out on its own.
             tensors = {
                 key: t.detach().cpu().clone().contiguous() for key, t in getattr(checkpoint, name).items()
@@ -109,7 +111,10 @@ def load(path: Path) -> Checkpoint:
         file = path / name
         if not file.is_file() or _sha256(file) != expected:
             raise UserError(f"{file} is {'damaged' if file.is_file() else 'missing'}")
-    tensors = {name: load_file(path / f"{name}.safetensors") for name in ("model", "optimizer", "rng")}
+    names = [
+        name.removesuffix(".safetensors") for name in manifest["sha256"] if name.endswith(".safetensors")
+    ]
+    tensors = {name: load_file(path / f"{name}.safetensors") for name in names}
     state = read_json(path / "state.json")
     return Checkpoint(step=state["step"], state=state, **tensors)
 

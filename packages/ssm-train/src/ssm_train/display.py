@@ -55,6 +55,11 @@ class Display:
         """Show long work before training; the form that tasks call."""
         self.bar(what, done, total)
         if done >= total:
+            self.drop(what)
+
+    def drop(self, what: str) -> None:
+        """Take away the bar called ``what``, if there is one."""
+        if what in self._bars:
             self._progress.remove_task(self._bars.pop(what))
 
     def bar(self, what: str, done: int, total: int, note: str = "") -> None:

@@ -17,7 +17,7 @@ from ssm_core.protocols import Task
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder, write_json
 from ssm_train import rng
-from ssm_train.batches import BatchPlan
+from ssm_train.batches import BatchPlan, plan_of
 from ssm_train.device import make_accelerator, set_threads
 from ssm_train.display import Display
 from ssm_train.environment import environment
@@ -63,10 +63,6 @@ def prepared(
         UserError: If the configuration cannot work on this machine or with this task.
     """
     task = task_of(config) if task is None else task
-    if task.needs.carry_state:
-        raise ConfigError(
-            "the task carries state from batch to batch, and this loop does not", "use a task with whole rows"
-        )
     check_tracker(config.train.tracker)
     if model is None and config.backbone is not None:
         check_capabilities(config.backbone, config.model, task.needs, task.max_length)
@@ -77,9 +73,21 @@ def prepared(
 
 
 def plan_batches(config: RunConfig, task: Task, accelerator: Accelerator) -> BatchPlan:
-    """Return which rows make up which batch of the run."""
-    rows = len(task.splits()["train"])
-    return BatchPlan.of(rows, config.train, config.seed, accelerator.num_processes)
+    """Return which rows make up which batch of the run.
+
+    Raises:
+        ConfigError: If the settings do not go with the task's splits.
+    """
+    splits = task.splits()
+    waits = {"train.patience": config.train.patience, "optim.schedule": config.optim.schedule == "plateau"}
+    if "validation" not in splits and any(waits.values()):
+        knob = next(name for name, wanted in waits.items() if wanted)
+        raise ConfigError(
+            f"{knob} waits for a better validation metric, and the task has no validation split",
+            "--set train.patience=0 and another optim.schedule",
+        )
+    processes = accelerator.num_processes
+    return plan_of(splits["train"], config.train, config.seed, processes, carries=task.needs.carry_state)
 
 
 def changed_plugins(run: RunFolder, config: RunConfig) -> list[str]:

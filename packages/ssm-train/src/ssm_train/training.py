@@ -15,7 +15,7 @@ from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Task
 from ssm_core.run.config import RunConfig, layered
 from ssm_core.run.folder import RunFolder, write_json
-from ssm_core.run.load import start_from
+from ssm_core.run.load import account, start_from
 from ssm_train import setup
 from ssm_train.checkpoint import load_latest
 from ssm_train.device import is_main
@@ -32,6 +32,7 @@ CHANGEABLE = {
     "threads",
     "tracker",
     "eval_every",
+    "patience",
     "checkpoint_every",
     "keep",
 }
@@ -71,7 +72,7 @@ def fit(
         bound = setup.build(config, task, model, accelerator, display)
         if source is not None:
             new = start_from(bound, source / "model.safetensors")
-            display.say(f"weights of {source}" + (f"; new: {', '.join(new)}" if new else ""))
+            display.say(f"weights of {source}" + (f"; {account(bound, new)}" if new else ""))
         plan = setup.plan_batches(config, task, accelerator)
         run = setup.new_folder(out, config, accelerator, source)
         trainer = Trainer(config, task, bound, accelerator, run, display, plan)
@@ -120,14 +121,22 @@ def resume(
         bound = setup.build(config, task, model, accelerator, display)
         plan = setup.plan_batches(config, task, accelerator)
         trainer = Trainer(config, task, bound, accelerator, folder, display, plan)
-        if checkpoint.step >= trainer.plan.total and folder.status().get("state") == "finished":
-            raise UserError(
-                f"{folder.path} has finished its {trainer.plan.total} steps",
-                "add --epochs N or --steps N to go on",
-            )
         trainer.restore(checkpoint)
+        _check_unfinished(trainer, folder)
         display.say(f"resuming after step {checkpoint.step} of {trainer.plan.total}")
         return _run(trainer, config, task, folder, display)
+
+
+def _check_unfinished(trainer: Trainer, folder: RunFolder) -> None:
+    if folder.status().get("state") != "finished":
+        return
+    if trainer.stopped:
+        raise UserError(f"{folder.path} {trainer.stopped}", "raise train.patience, or set it to 0, to go on")
+    if trainer.step >= trainer.plan.total:
+        raise UserError(
+            f"{folder.path} has finished its {trainer.plan.total} steps",
+            "add --epochs N or --steps N to go on",
+        )
 
 
 def _run(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, display: Display) -> Path:
@@ -145,7 +154,8 @@ def _run(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, displa
             trainer.fit(interrupt)
             finish(trainer, config, task, run, display)
         if main:
-            run.write_status("finished", step=trainer.step, total=trainer.plan.total)
+            early = {"reason": trainer.stopped} if trainer.stopped else {}
+            run.write_status("finished", step=trainer.step, total=trainer.plan.total, **early)
     except TrainingFailed:
         raise
     except BaseException as error:

@@ -24,18 +24,32 @@ def probe(
         Path | None, typer.Argument(metavar="RUN", help="Run folder; some probes need none.")
     ] = None,
     sets: options.Knob = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE",
+            help="PNG to draw what was found into; with RUN it is plots/probe-NAME.png of the run if not given.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Look into a trained model with a probe.
 
-    The probe gets the best checkpoint of the run and the test split of its task.
+    The probe gets the best checkpoint of the run and the test split of its task. Text and tables go to standard
+    output; the picture, and files that the probe makes, are written beside each other.
     """
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UserError(f"--picture writes a PNG, and {picture} is not called one", "name it FILE.png")
     with console.results_only():
         config = registry.configure("probe", name, knobs("probe", sets))
-        _, measure = registry.builder("probe", name)
+        spec, measure = registry.builder("probe", name)
         model, dataset = (None, None) if run is None else _open(run)
         result = measure(model, dataset, config)
+    if picture is None and run is not None:
+        picture = run / "plots" / f"probe-{spec.name}.png"
     measured.show(result, f"probe '{name}'", as_json)
+    measured.keep(result, f"probe '{name}'", picture)
 
 
 def _open(run: Path) -> tuple[Any, Any]:

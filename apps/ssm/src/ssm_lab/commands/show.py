@@ -32,7 +32,7 @@ def show(
     kind = complete.KINDS.get(kind, kind)
     if kind not in complete.KINDS.values():
         raise UserError(f"there is no kind '{kind}' of plugins", did_you_mean(kind, complete.KINDS.values()))
-    about = _recipe(kind, name) if kind in ("recipe", "study") else _plugin(kind, name)
+    about = {"recipe": _recipe, "study": _study}.get(kind, _plugin)(kind, name)
     if as_json:
         console.emit_json(about)
     else:
@@ -81,6 +81,28 @@ def _recipe(kind: str, name: str) -> dict[str, Any]:
     }
 
 
+def _study(kind: str, name: str) -> dict[str, Any]:
+    from ssm_core.run.recipes import study
+    from ssm_train.study.definition import TESTS
+    from ssm_train.study.reading import read_study
+
+    shipped = study(name)
+    found = read_study(shipped)
+    return {
+        "kind": kind,
+        "name": shipped.name,
+        "long_name": f"{shipped.dist}/{shipped.name}",
+        "dist": shipped.dist,
+        "summary": shipped.summary,
+        "question": found.question,
+        "recipe": found.recipe,
+        "seeds": found.seeds,
+        "axes": {axis.name: list(axis.levels) for axis in found.axes},
+        "tests": found.levels(TESTS),
+        "settings": shipped.tree,
+    }
+
+
 def _print(about: dict[str, Any]) -> None:
     console.emit(
         f"{about['kind']} {about['long_name']}{' ' + about['version'] if 'version' in about else ''}"
@@ -89,10 +111,12 @@ def _print(about: dict[str, Any]) -> None:
     if paper := about.get("paper"):
         where = f" (arXiv:{paper['arxiv']})" if paper["arxiv"] else ""
         console.emit(f"{paper['authors']}, {paper['year']}: {paper['title']}{where}")
-    for key in ("slot", "capabilities", "settings", "backbones"):
+    shown = ("slot", "capabilities", "settings", "backbones")
+    for key in ("question", "recipe", "seeds", "axes", "tests") if about["kind"] == "study" else shown:
         if about.get(key):
             console.emit(f"\n{key}")
-            _print_values(about[key])
+            value = about[key]
+            _print_values(", ".join(map(str, value)) if isinstance(value, list) else value)
     if about.get("knobs"):
         console.emit("")
         rows = [{**knob, "default": _default(knob)} for knob in about["knobs"]]

@@ -5,8 +5,9 @@ A backend is a module `on_<backend>` with two functions of clean inputs,
     forward(*tensors, *options) -> outputs
     backward(*tensors, *kept outputs, *gradients of the public outputs, *options) -> gradients
 
-the latter one per tensor, None for a tensor that was None; `cu_seqlens` has no gradient. Modules on_torch and on_numba
-get every tensor in one precision (float32 at least) and need not look at dtypes; on_triton gets them as they are.
+the latter one per tensor but those named constant (`cu_seqlens`), None for a tensor that was None. Modules on_torch and
+on_numba get every tensor in one precision (float32 at least) and need not look at dtypes; on_triton gets them as they
+are.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ def operator(
     outputs: int = 2,
     public: int = 2,
     kept: Sequence[int] = (),
+    constant: Sequence[str] = ("cu_seqlens",),
     package: str = "ssm_core.ops",
 ) -> Callable[..., Outputs]:
     """Register an operation and return it as a differentiable function of (*tensors, *options, backend).
@@ -45,6 +47,7 @@ def operator(
         outputs: Number of outputs, those kept for the backward included.
         public: How many of them, from the first, have gradients and are returned.
         kept: Outputs that the backward reads.
+        constant: Names of the tensors without a gradient: offsets, indices, masks.
         package: Where the folder ``<op>`` with the backends lies.
     """
     op = name.rpartition("::")[2]
@@ -52,7 +55,7 @@ def operator(
     schema = [f"Tensor{'?' * word.endswith('?')} {word.rstrip('?')}" for word in tensors.split()]
     trailing = [part for part in (options, "str backend") if part]
     saved, grads = [f"Tensor out_{i}" for i in kept], [f"Tensor grad_{i}" for i in range(public)]
-    n, has_gradient = len(names), [i for i, name in enumerate(names) if name != "cu_seqlens"]
+    n, has_gradient = len(names), [i for i, name in enumerate(names) if name not in constant]
     _define(name, [*schema, *trailing], outputs)
     _define(f"{name}_backward", [*schema, *saved, *grads, *trailing], len(has_gradient))
     namespace = getattr(torch.ops, name.partition("::")[0])

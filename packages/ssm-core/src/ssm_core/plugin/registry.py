@@ -48,12 +48,13 @@ FIRST_PARTY = {
     ),
     **dict.fromkeys(
         (
-            *("digits", "induction-heads", "lra-image", "lra-listops", "lra-pathfinder", "lra-pathx"),
-            *("lra-retrieval", "lra-text", "mqar", "pendulum", "selective-copying", "sine", "text-lm"),
-            "wikitext103",
+            *("digits", "induction-heads", "irregular-csv", "lra-image", "lra-listops", "lra-pathfinder"),
+            *("lra-pathx", "lra-retrieval", "lra-text", "mqar", "pendulum", "selective-copying", "sine"),
+            *("speech-commands", "text-lm", "ts", "wikitext103"),
         ),
         "ssm-data",
     ),
+    "serpent": "ssm-serpent",
     "smr": "ssm-smr",
 }
 """Our own plugins and their distributions, to say what to install when one is asked for and absent."""

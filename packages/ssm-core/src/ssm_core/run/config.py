@@ -48,7 +48,7 @@ class ModelConfig:
 
 @config
 class OptimConfig:
-    """AdamW with warm-up and cosine decay; parameters scale their own rate by their hints.
+    """AdamW with warm-up, and then a decay; parameters scale their own rate by their hints.
 
     Attributes:
         lr: Peak learning rate of ordinary parameters.
@@ -56,9 +56,14 @@ class OptimConfig:
         beta1: Decay of the first moment.
         beta2: Decay of the second moment.
         eps: Term added to the denominator.
-        schedule: Decay after warm-up.
+        schedule: Decay after warm-up: half a cosine, or a straight line, from the peak to lr_min at the run's end; no
+            decay; or "plateau", a factor each time that the primary metric on the validation split stops improving.
         warmup_epochs: Linear warm-up, in epochs (a fraction is fine).
-        lr_min: Learning rate at the end of the cosine, as a fraction of the peak.
+        lr_min: Learning rate at the end of cosine and line, and the least that plateau goes to, as a fraction of the
+            peak.
+        plateau_factor: Factor of schedule = plateau.
+        plateau_patience: Epochs without a better validation metric after which the factor is applied, and as many
+            again for the next time.
     """
 
     lr: float = 1e-3
@@ -66,9 +71,11 @@ class OptimConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "plateau"] = "cosine"
     warmup_epochs: float = 1.0
     lr_min: float = 0.0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 5
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -76,6 +83,10 @@ class OptimConfig:
             raise ValueError("lr must be above 0; weight_decay and warmup_epochs must not be negative")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ValueError("beta1 and beta2 must be in [0, 1)")
+        if not 0 <= self.lr_min <= 1:
+            raise ValueError("lr_min is a fraction of lr: it has to lie in [0, 1]")
+        if not 0 < self.plateau_factor < 1 or self.plateau_patience < 1:
+            raise ValueError("plateau_factor has to lie between 0 and 1, plateau_patience be at least 1")
 
 
 @config
@@ -88,12 +99,15 @@ class TrainConfig:
         batch_size: Rows per optimiser step, over all processes and accumulation.
         eval_batch_size: Rows per evaluation batch.
         drop_last: Leave out the last, smaller batch of an epoch.
+        bucket: Batches whose rows are sorted by length among themselves before they are cut into batches, so that
+            there is less padding; 0 takes rows as they come. Batches come in random order either way.
         accumulate: Number of slices a batch is worked through in.
         clip_norm: Largest norm of the whole gradient; 0 is no clipping.
         precision: Arithmetic outside float32 islands.
         device: Device to run on; auto takes a GPU if there is one.
         threads: CPU threads; 0 takes all cores.
         eval_every: Epochs between evaluations on the validation split.
+        patience: Epochs without a better validation metric after which the run stops early; 0 never does.
         checkpoint_every: Steps between checkpoints; 0 saves after each evaluation.
         keep: Number of latest checkpoints kept beside the best one.
         deterministic: Refuse operations that do not repeat bit for bit.
@@ -105,12 +119,14 @@ class TrainConfig:
     batch_size: int = 32
     eval_batch_size: int = 50
     drop_last: bool = True
+    bucket: int = 0
     accumulate: int = 1
     clip_norm: float = 0.0
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
     eval_every: int = 1
+    patience: int = 0
     checkpoint_every: int = 0
     keep: int = 2
     deterministic: bool = True
@@ -124,8 +140,9 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1")
         if self.steps is not None and self.steps < 1:
             raise ValueError("steps must be at least 1")
-        if min(self.clip_norm, self.threads, self.checkpoint_every) < 0:
-            raise ValueError("clip_norm, threads and checkpoint_every must not be negative")
+        for name in ("clip_norm", "threads", "bucket", "patience", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
         if self.batch_size % self.accumulate:
             raise ValueError("accumulate must divide batch_size")
 

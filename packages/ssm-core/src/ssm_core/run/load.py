@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,25 @@ def start_from(model: torch.nn.Module, file: Path) -> list[str]:
     fitting = _fitting({name: own[name] for name in own if name not in new}, moved, file)
     model.load_state_dict(fitting | {name: own[name] for name in new})
     return new
+
+
+def account(model: torch.nn.Module, new: Sequence[str]) -> str:
+    """Return a line about parameters that keep their start: every name, those that differ in a layer's number as one.
+
+    Args:
+        model: The model.
+        new: Names, as :func:`start_from` returns them.
+    """
+    own, groups = model.state_dict(), dict[tuple[str, str, str], list[str]]()
+    for name in new:
+        before, number, after = (*re.split(r"\.(\d+)\.", name, maxsplit=1), "", "")[:3]
+        shape = " x ".join(map(str, own[name].shape)) or "1"
+        groups.setdefault((before, after, shape), []).append(number)
+    parts = []
+    for (before, after, shape), numbers in groups.items():
+        layer = f".{numbers[0]}." if len(numbers) == 1 else f".{{{','.join(numbers)}}}."
+        parts.append(f"{before}{layer if after else ''}{after} ({len(numbers)} of {shape})")
+    return f"{sum(own[name].numel() for name in new):,} new parameters: {', '.join(parts)}"
 
 
 def _without_inner(name: str) -> str:

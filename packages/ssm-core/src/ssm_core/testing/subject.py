@@ -35,8 +35,11 @@ class Subject:
         causal_tolerance: Largest gradient that may reach back from the future: 0, or 1e-6 for mixers by FFT.
         jitter: Noise added to all parameters before most checks, since starts at zero can hide mistakes.
         zero_gap_is_noop: An element with gap 0 leaves the state as it was. Not so for a memory that counts elements.
+        jumps: Share of elements, in reduced precision, at which rounding the input may turn a decision of the mixer
+            (an index) the other way; 0 for what is continuous.
         reaches_all: One layer alone brings every element to every other, within its direction.
-        denies: What its calls refuse with an error: ``"mask"``, ``"reset"``; and ``"compile"``.
+        denies: What its calls refuse with an error: ``"mask"``, ``"reset"``; ``"compile"``; and ``"gradcheck"``, where
+            values are rounded on purpose and the gradient passes straight through.
         exhaustive: Run the heavy variants too.
     """
 
@@ -49,6 +52,7 @@ class Subject:
     causal_tolerance: ClassVar[float] = 0.0
     jitter: ClassVar[float] = 0.1
     zero_gap_is_noop: ClassVar[bool] = True
+    jumps: ClassVar[float] = 0.0
     reaches_all: ClassVar[bool] = True
     denies: ClassVar[frozenset[str] | tuple[str, ...]] = ()
     exhaustive: ClassVar[bool] = False

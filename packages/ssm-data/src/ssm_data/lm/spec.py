@@ -17,8 +17,9 @@ class LanguageConfig:
         sampling: Which rows the training split has. "tiles": windows end to end, each token predicted once an epoch;
             "random": windows that begin anywhere, drawn by the seed; "streams": the corpus in `streams` long rows,
             whose batches continue each other and carry the state. Validation and test are tiles, or streams too.
-        streams: Rows that run side by side with sampling = streams; train.batch_size and train.eval_batch_size have to
-            be the same number.
+        streams: Rows that run side by side with sampling = streams; train.batch_size has to be the same number.
+        roll: With sampling = streams, begin each epoch but the first at another place of the corpus, drawn by the seed,
+            so that rows are cut elsewhere.
         n_windows: Training rows with sampling = random; 0 is as many as there are tiles.
         eval_context: Tokens at the start of every validation and test row, but the first, that are read and not scored;
             those rows overlap by so many tokens, and every token is still scored once.
@@ -33,6 +34,7 @@ class LanguageConfig:
     length: int = 256
     sampling: Literal["tiles", "random", "streams"] = "tiles"
     streams: int = 16
+    roll: bool = False
     n_windows: int = 0
     eval_context: int = 0
     reset: bool = False
@@ -56,6 +58,8 @@ class LanguageConfig:
             raise ValueError(
                 f"n_windows is for sampling = random; with {self.sampling} the corpus gives the number"
             )
+        if self.roll and self.sampling != "streams":
+            raise ValueError(f"roll is for sampling = streams, and sampling is {self.sampling}")
         if not 0 <= self.eval_context < self.length:
             raise ValueError(
                 f"eval_context = {self.eval_context} leaves nothing to score of length = {self.length}"

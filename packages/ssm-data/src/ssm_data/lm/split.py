@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +30,8 @@ class Rows:
         context: Elements that overlap the row before and are not scored, of ``tiles``.
         seed: Seed of ``random``.
         reset: Rows tell where documents begin.
+        roll: Streams begin at another place in each epoch but the first, drawn by the seed.
+        start: Where in the corpus they begin.
     """
 
     length: int
@@ -38,6 +41,8 @@ class Rows:
     context: int = 0
     seed: int = 0
     reset: bool = False
+    roll: bool = False
+    start: int = 0
 
 
 class TokenSplit:
@@ -57,6 +62,21 @@ class TokenSplit:
         self.part, self.cut, self.tokenizer = part, cut, tokenizer
         self.arrays = {name: part.open(name) for name in ("tokens", "documents")}
         self._targets = len(self.arrays["tokens"]) - 1
+
+    @property
+    def streams(self) -> int:
+        """Rows that run side by side: row i + streams goes on where row i ended; 0 if rows do not go on."""
+        return self.cut.streams if self.cut.sampling == "streams" else 0
+
+    def of_epoch(self, epoch: int) -> TokenSplit:
+        """Return the split of an epoch, counted from 0: this one, or rolled, as long.
+
+        The corpus is a circle then: the stream that reaches its end goes on with its beginning.
+        """
+        start = _drawn(self.cut.seed, epoch - 1) % self._targets if self.cut.roll and epoch else 0
+        if start == self.cut.start:
+            return self
+        return TokenSplit(self.part, replace(self.cut, start=start), self.tokenizer)
 
     @property
     def provenance(self) -> str:
@@ -82,14 +102,18 @@ class TokenSplit:
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
         start, count = self._place(index)
-        tokens = np.asarray(self.arrays["tokens"][start : start + count + 1])
-        inputs = np.zeros(self.cut.length, tokens.dtype)
+        inputs = np.zeros(self.cut.length, self.arrays["tokens"].dtype)
         targets = np.full(self.cut.length, IGNORED, np.int32)
-        inputs[:count], targets[:count] = tokens[:-1], tokens[1:]
+        begins = np.zeros(self.cut.length, np.bool_)
+        for place, first, n in self._runs(start, count):
+            tokens = np.asarray(self.arrays["tokens"][first : first + n + 1])
+            inputs[place : place + n], targets[place : place + n] = tokens[:-1], tokens[1:]
+            if self.cut.reset:
+                begins[place + self._begins(first, n)] = True
         if index and self.cut.sampling == "tiles":
             targets[: self.cut.context] = IGNORED
         row = {"inputs": inputs, "targets": targets}
-        return {**row, "reset": self._begins(start, count)} if self.cut.reset else row
+        return {**row, "reset": begins} if self.cut.reset else row
 
     @property
     def _per_stream(self) -> int:
@@ -108,12 +132,19 @@ class TokenSplit:
             start = index * (cut.length - cut.context)
         return start, min(cut.length, end - start)
 
-    def _begins(self, start: int, count: int) -> NDArray[np.bool_]:
+    def _runs(self, start: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (place in the row, place in the corpus, elements) of what a row is read from: one run, or two."""
+        first = (start + self.cut.start) % self._targets
+        whole = min(count, self._targets - first)
+        yield 0, first, whole
+        if whole < count:
+            yield whole, 0, count - whole
+
+    def _begins(self, first: int, n: int) -> NDArray:
+        """Return where in a run documents begin, counted from its first element."""
         documents = self.arrays["documents"]
-        low, high = np.searchsorted(documents, [start, start + count])
-        begins = np.zeros(self.cut.length, np.bool_)
-        begins[np.asarray(documents[low:high]) - start] = True
-        return begins
+        low, high = np.searchsorted(documents, [first, first + n])
+        return np.asarray(documents[low:high]) - first
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TokenSplit, (self.part, self.cut, self.tokenizer)

@@ -99,10 +99,11 @@ class LanguageModel(Task):
         Raises:
             ConfigError: If the state is not that of as many rows as the batch has.
         """
-        if state is not None and len(batch.inputs) != self.config.streams:
+        rows = _rows_of(state)
+        if rows is not None and len(batch.inputs) != rows:
             raise ConfigError(
-                f"a batch of {len(batch.inputs)} rows cannot go on with {self.config.streams} streams",
-                f"--set train.batch_size={self.config.streams} and train.eval_batch_size={self.config.streams}",
+                f"a batch of {len(batch.inputs)} rows cannot go on from the state of {rows}",
+                f"--set train.batch_size={self.config.streams}, the number of task.streams",
             )
         x_bld = model.encoder(batch)
         y_bld, state = model.stack(x_bld, reset_bl=batch.reset_bl, state=state)
@@ -139,4 +140,13 @@ class LanguageModel(Task):
             context=0 if trains else config.eval_context,
             seed=config.seed,
             reset=config.reset,
+            roll=config.roll and trains,
         )
+
+
+def _rows_of(state: State | None) -> int | None:
+    """Return the batch size of a state: that of its first tensor; None if it has none."""
+    if isinstance(state, Tensor):
+        return len(state)
+    parts = state.values() if isinstance(state, Mapping) else state or ()
+    return next((rows for part in parts if (rows := _rows_of(part)) is not None), None)

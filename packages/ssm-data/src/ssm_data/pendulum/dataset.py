@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from ssm_core.protocols import Progress
 from ssm_data import cache
+from ssm_data.pendulum.components import COMPONENTS, FITTER, basis_of, project, published_draw
 from ssm_data.pendulum.generate import GENERATOR, generate
 from ssm_data.pendulum.spec import PendulumConfig
 
 SPLITS = ("train", "validation", "test")
+NAMES = ("observations", "targets", "time_points")
 
 PUBLISHED = {
     "train": "2b2c826dc26f00fd47518ba5a0566f42357ed0ef5f9821e1c45264cc4c72d7b2",
@@ -29,16 +32,17 @@ class PendulumSplit:
     """One split, read from the cache as it is needed. Pickles as its place on disk.
 
     Rows are dicts: ``inputs`` uint8 (k, 24, 24), ``targets`` float64 (k, 2) = (sin, cos) of the angle, and
-    ``time_points`` int64 (k,), the numbers of the k seen frames among the 100.
+    ``time_points`` int64 (k,), the numbers of the k seen frames among the 100. With components instead of images,
+    ``inputs`` is float32 (k, 48).
 
     Attributes:
         part: Where it lies in the cache, and what it was made from.
-        arrays: ``observations`` (n, k, 24, 24), ``targets`` (n, k, 2) and ``time_points`` (n, k).
+        arrays: ``observations`` (n, k, 24, 24) or (n, k, 48), ``targets`` (n, k, 2) and ``time_points`` (n, k).
     """
 
     def __init__(self, part: cache.Part) -> None:
         self.part = part
-        self.arrays = {name: part.open(name) for name in ("observations", "targets", "time_points")}
+        self.arrays = {name: part.open(name) for name in NAMES}
 
     @property
     def provenance(self) -> str:
@@ -62,6 +66,8 @@ def load_splits(config: PendulumConfig, progress: Progress | None = None) -> dic
     Raises:
         UserError: If the cache cannot be written.
     """
+    if config.frames == "components":
+        return _components(config, progress)
 
     def make(missing: list[str]) -> Iterator[tuple[str, Mapping[str, NDArray], str]]:
         for name, arrays in generate(config, missing, progress):
@@ -71,8 +77,31 @@ def load_splits(config: PendulumConfig, progress: Progress | None = None) -> dic
     return {name: PendulumSplit(part) for name, part in parts.items()}
 
 
+def _components(config: PendulumConfig, progress: Progress | None) -> dict[str, PendulumSplit]:
+    fitted_on = load_splits(published_draw(config), progress)["train"].part
+    images = load_splits(dataclasses.replace(config, frames="images"), progress)
+
+    def make(missing: list[str]) -> Iterator[tuple[str, Mapping[str, NDArray], str]]:
+        basis = basis_of(fitted_on, config, progress)
+        for name in missing:
+            arrays = dict(images[name].arrays)
+            arrays["observations"] = project(
+                arrays["observations"].reshape(*arrays["time_points"].shape, -1), basis
+            )
+            yield name, arrays, f"{COMPONENTS} principal components; frames {images[name].provenance}"
+
+    made_from = {
+        "components": COMPONENTS,
+        "fitter": FITTER,
+        "fitted on": fitted_on.fingerprint,
+        **identity(config),
+    }
+    parts = cache.obtain(cache.root(config.cache), "pendulum", made_from, SPLITS, make)
+    return {name: PendulumSplit(part) for name, part in parts.items()}
+
+
 def identity(config: PendulumConfig) -> dict[str, Any]:
-    """Return all that the arrays depend on; how the model is told of time is not part of it."""
+    """Return all that the images depend on; how the model is told of time is not part of it."""
     return {
         "generator": GENERATOR,
         "n_frames": config.n_frames,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssm_core.protocols import BandPlot, Batch, Loss, Needs, Output, Progress, Split, Task
 from ssm_data.pendulum.dataset import PendulumSplit, load_splits
-from ssm_data.pendulum.encoder import FrameEncoder, gaps
+from ssm_data.pendulum.encoder import ComponentsEncoder, FrameEncoder, gaps
 from ssm_data.pendulum.head import FLOOR, GaussianHead, gaussian_nll
 from ssm_data.pendulum.spec import PendulumConfig
 
@@ -54,7 +54,10 @@ class PendulumTask(Task):
         return dict(self._splits)
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Stack rows: uint8 inputs (B, L, 24, 24), float32 targets (B, L, 2), and gaps (B, L) if time is "true"."""
+        """Stack rows: inputs, uint8 (B, L, 24, 24) or float32 (B, L, 48); targets, float32 (B, L, 2); gaps (B, L).
+
+        Gaps only if time is "true".
+        """
         time_points = torch.from_numpy(np.stack([row["time_points"] for row in rows]))
         return Batch(
             inputs=torch.from_numpy(np.stack([row["inputs"] for row in rows])),
@@ -64,8 +67,9 @@ class PendulumTask(Task):
         )
 
     def encoder(self, d_model: int) -> nn.Module:
-        """Return the frame encoder; it takes the gaps in as a feature if time is "appended"."""
-        return FrameEncoder(d_model, append_gap=self.config.time == "appended")
+        """Return the encoder of images or components; it takes the gaps in as a feature if time is "appended"."""
+        kind = FrameEncoder if self.config.frames == "images" else ComponentsEncoder
+        return kind(d_model, append_gap=self.config.time == "appended")
 
     def head(self, d_model: int) -> nn.Module:
         """Return the Gaussian head."""

@@ -20,6 +20,7 @@ from ssm_core.lti import diagonal_lti, refuse, two_sided
 from ssm_core.ops import fft_conv, vandermonde
 from ssm_core.protocols import Block, Hint, LayerInfo, Side, SlotFn, State
 from ssm_core.ragged import over_valid
+from ssm_core.recurrence import Recurrence
 
 
 class DSS(nn.Module):
@@ -138,6 +139,15 @@ class DSS(nn.Module):
             x_bhn = torch.exp(z).to(x_bhn.dtype) * x_bhn + b * u_bh[..., None]
             y_bh = (torch.view_as_complex(self.W)[0] * x_bhn).sum(-1).real + self.D * u_bh
         return y_bh.to(x_bd), {"x": x_bhn}
+
+    def recurrence(
+        self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
+    ) -> Recurrence | None:
+        """Return exp(dt Lambda) (H, N) and B u, nothing for the softmax version; see :mod:`ssm_core.recurrence`."""
+        refuse("dss", True, side, None, None, dt_bl)
+        a, z = self._system()
+        exp = self.config.version == "exp"
+        return Recurrence(torch.exp(z), torch.expm1(z) / a * x_bld[..., None]) if exp else None
 
     def _exp(
         self,

@@ -15,6 +15,7 @@ from ssm_core.lti import diagonal_lti, refuse
 from ssm_core.ops import causal_conv1d, causal_conv1d_update
 from ssm_core.protocols import Hint, Side, State
 from ssm_core.ragged import last_inputs, over_valid
+from ssm_core.recurrence import Recurrence
 
 
 class Shift(nn.Module):
@@ -194,6 +195,15 @@ class DiagonalSSM(nn.Module):
             x = torch.exp(log_a).to(x.dtype) * x + b * u[..., None]
             y = 2 * (c * x).sum(-1).real + self.D * u
         return y.flatten(1).to(x_bd.dtype), {"x": x.flatten(1, 2)}
+
+    def recurrence(
+        self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
+    ) -> Recurrence:
+        """Return exp(dt A) (d_model, N/2) and B u; see :mod:`ssm_core.recurrence`."""
+        refuse("h3", True, side, None, None, dt_bl)
+        log_a, b, _ = self._system()
+        a_bar, b = torch.exp(log_a).repeat(self.copies, 1), b.repeat(self.copies, 1)
+        return Recurrence(a_bar, b * x_bld[..., None])
 
     def _system(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logarithm of A's discrete form, in double precision, B's, and C, each (H, N/2)."""

@@ -19,6 +19,7 @@ from ssm_core.in_place import over_gaps
 from ssm_core.ops import linear_scan
 from ssm_core.protocols import Block, Hint, LayerInfo, Side, SlotFn, State
 from ssm_core.ragged import flip_valid, gaps_after, over_valid
+from ssm_core.recurrence import Recurrence
 
 
 class LRU(nn.Module):
@@ -147,6 +148,14 @@ class LRU(nn.Module):
         dt_bl = None if dt_b is None else dt_b[:, None]
         y_bld, state = self.forward(x_bd[:, None], dt_bl=dt_bl, side=side, state=state)
         return y_bld[:, 0], state
+
+    def recurrence(
+        self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
+    ) -> Recurrence:
+        """Return lambda, (N,) or with gaps (B, L, N), and gamma B u; see :mod:`ssm_core.recurrence`."""
+        decay, gain = self._over(None if dt_bl is None else dt_bl[..., None])
+        b = torch.view_as_complex(self.B)
+        return Recurrence(decay, gain * (x_bld.to(b.dtype) @ b.mT))
 
     def _forwards(
         self, u_blh: Tensor, *, gaps_bl: Tensor | None, state: State | None

@@ -17,6 +17,7 @@ from ssm_core.in_place import next_gap, over_gaps, without_gap
 from ssm_core.mamba import ConvSSM, MambaBlock, draw_steps
 from ssm_core.ops import ssd_scan
 from ssm_core.protocols import Block, Hint, LayerInfo, Mixer, Side, SlotFn, State
+from ssm_core.recurrence import Recurrence
 
 
 class SSD(nn.Module):
@@ -118,6 +119,21 @@ class SSD(nn.Module):
             )
             y = (S * C[..., None, :]).sum(-1) + D[:, None] * x
         return y.flatten(-2).to(x_bd.dtype), {"S": S}
+
+    def intervals(self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None) -> Tensor:
+        """Return the interval dt of every element and head (B, L, H), times the gaps (B, L): for probes."""
+        return self._steps(self._checked(side)["dt"], dt_bl)
+
+    def recurrence(
+        self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
+    ) -> Recurrence:
+        """Return exp(dt A) (B, L, H, 1, 1) and dt x B^T (B, L, H, P, N); see :mod:`ssm_core.recurrence`."""
+        given = self._checked(side)
+        dt, B = self._steps(given["dt"], dt_bl), self._by_head(given["B"])
+        x = dt[..., None] * x_bld.unflatten(-1, (self.heads, -1))
+        return Recurrence(
+            torch.exp(-dt * torch.exp(self.A_log))[..., None, None], x[..., None] * B[..., None, :]
+        )
 
     def _scan(
         self, x_bld: Tensor, *, gaps_bl: Tensor | None, state: State | None, **side: Tensor

@@ -20,6 +20,7 @@ from ssm_core.lti import refuse, two_sided
 from ssm_core.ops import fft_conv
 from ssm_core.protocols import Block, Hint, LayerInfo, Side, SlotFn, State
 from ssm_core.ragged import over_valid
+from ssm_core.recurrence import Recurrence
 
 _LEAST_DECAY = (
     1e-4  # of a start whose eigenvalues lie on the imaginary axis: the real part is stored as a logarithm
@@ -151,6 +152,14 @@ class S4(nn.Module):
             x_bhn = apply(d, u, v, 2 * x_bhn + b * u_bh[..., None]) - x_bhn
             y_bh = 2 * (torch.view_as_complex(self.C)[0] * x_bhn).sum(-1).real + self.D * u_bh
         return y_bh.to(x_bd), {"x": x_bhn}
+
+    def recurrence(
+        self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
+    ) -> Recurrence:
+        """Return the discrete A over the reals, (H, N, N), and B u; see :mod:`ssm_core.recurrence`."""
+        refuse("s4", True, side, None, None, dt_bl)
+        a_bar, b_bar = self.system().matrices()
+        return Recurrence(a_bar, b_bar * x_bld[..., None], dense=True)
 
     def system(self) -> System:
         """Return the continuous system of every channel and its step, in double precision."""

@@ -21,6 +21,7 @@ from ssm_core.lti import diagonal_lti, equal_steps, refuse, two_sided
 from ssm_core.ops import selective_scan, vandermonde
 from ssm_core.protocols import Block, Hint, LayerInfo, Side, SlotFn, State
 from ssm_core.ragged import flip_valid, gaps_after, over_valid
+from ssm_core.recurrence import Recurrence
 
 
 class S4D(nn.Module):
@@ -145,6 +146,15 @@ class S4D(nn.Module):
             x_bhn = a_bar.to(x_bhn.dtype) * x_bhn + gain.to(x_bhn.dtype) * b * u_bh[..., None]
             y_bh = 2 * (c * x_bhn).sum(-1).real + self.D * u_bh
         return y_bh.to(x_bd), {"x": x_bhn}
+
+    def recurrence(
+        self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
+    ) -> Recurrence:
+        """Return exp(dt A), (H, N/2) or with gaps (B, L, H, N/2), and gain B u; see :mod:`ssm_core.recurrence`."""
+        a, dt_h = self._system()
+        dt = dt_h[:, None] if dt_bl is None else dt_h[:, None] * dt_bl[..., None, None]
+        a_bar, gain = discretize(a, dt, self.config.discretization)
+        return Recurrence(a_bar, gain * self._b() * x_bld[..., None])
 
     def _fresh(self, device: torch.device, dtype: torch.dtype):
         return lambda rows: self.init_state(rows, device=device, dtype=dtype)

@@ -20,6 +20,7 @@ from ssm_core.gaps import check_shapes, effective_gaps
 from ssm_core.hippo import block_diagonal_start
 from ssm_core.ops import diagonal_ssm, linear_scan
 from ssm_core.protocols import Block, Hint, LayerInfo, Side, SlotFn, State
+from ssm_core.recurrence import Recurrence
 
 
 class S5(nn.Module):
@@ -144,6 +145,15 @@ class S5(nn.Module):
         dt_bl = None if dt_b is None else dt_b[:, None]
         y_bld, state = self.forward(x_bd[:, None], dt_bl=dt_bl, side=side, state=state)
         return y_bld[:, 0], state
+
+    def recurrence(
+        self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
+    ) -> Recurrence:
+        """Return exp(Lambda Delta dt), (N,) or with gaps (B, L, N), and gain B u; see :mod:`ssm_core.recurrence`."""
+        step_n, b = self.log_step.exp() * self.config.step_rescale, torch.view_as_complex(self.B)
+        dt = step_n if dt_bl is None else step_n * dt_bl[..., None]
+        a_bar, gain = discretize(self._lambda(), dt, self.config.discretization)
+        return Recurrence(a_bar, gain * (x_bld.to(b.dtype) @ b.mT))
 
     def _scan(
         self,

@@ -18,7 +18,9 @@ from ssm_core.both_ways import BothWays
 from ssm_core.in_place import next_gap, over_gaps, without_gap
 from ssm_core.mamba import ConvSSM, MambaBlock, draw_steps
 from ssm_core.ops import selective_scan, selective_state_update
+from ssm_core.ops.selective_scan.discretization import factors
 from ssm_core.protocols import Block, Hint, LayerInfo, Mixer, Side, SlotFn, State
+from ssm_core.recurrence import Recurrence
 
 
 class StepMap(nn.Linear):
@@ -153,6 +155,23 @@ class S6(nn.Module):
         )
         return y_bd, {"x": x}
 
+    def intervals(self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None) -> Tensor:
+        """Return the interval dt of every element and channel (B, L, D), times the gaps (B, L): for probes.
+
+        With the element's own B and x it is all that the element tells the state.
+        """
+        self._refuse(side)
+        return self._selected(x_bld, dt_bl)[0]
+
+    def recurrence(
+        self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
+    ) -> Recurrence:
+        """Return a-bar and gain B x, each (B, L, D, N): both follow the input; see :mod:`ssm_core.recurrence`."""
+        self._refuse(side)
+        dt, B, _ = self._selected(x_bld, dt_bl)
+        a_bar, gain = factors(self._A(), dt[..., None], self.config.discretization)
+        return Recurrence(a_bar, gain * B[..., None, :] * x_bld[..., None])
+
     def _scan(self, x_bld: Tensor, *, gaps_bl: Tensor | None, state: State | None) -> tuple[Tensor, State]:
         dt, B, C = self._selected(x_bld, gaps_bl)
         y_bld, x = selective_scan(
@@ -201,5 +220,5 @@ def build(config: S6Config, layer: LayerInfo, slot: SlotFn) -> Block:
     def mixer(width: int) -> Mixer:
         return one_way(width) if layer.causal else BothWays(one_way(width), one_way(width))
 
-    inner = slot("mixer", mixer, config.expand * layer.d_model)
+    inner = slot("mixer", mixer, config.inner(layer.d_model))
     return MambaBlock(Gated(layer, inner, config), layer, "none")

@@ -14,7 +14,7 @@ class S6Config:
     """S6, the selective state-space model, in the block of Mamba.
 
     Attributes:
-        expand: Inner width D as a multiple of the model's width.
+        expand: Inner width D as a multiple of the model's width, of which a fraction has to make a whole number.
         state_size: States N of each channel; with complex eigenvalues conjugate symmetry stores half of them.
         conv_width: Taps W of the causal convolution before the scan.
         dt_rank: Width R through which the steps are computed; auto is a sixteenth of the model's width, rounded up.
@@ -31,7 +31,7 @@ class S6Config:
         rescale_out: Divide the start of the map out of the block by the square root of the number of layers.
     """
 
-    expand: int = 2
+    expand: int | float = 2
     state_size: int = 16
     conv_width: int = 4
     dt_rank: Literal["auto"] | int = "auto"
@@ -49,8 +49,8 @@ class S6Config:
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
-        if min(self.expand, self.state_size, self.conv_width) < 1:
-            raise ValueError("expand, state_size and conv_width must be at least 1")
+        if self.expand <= 0 or min(self.state_size, self.conv_width) < 1:
+            raise ValueError("expand must be above 0, state_size and conv_width at least 1")
         if self.dt_rank != "auto" and self.dt_rank < 1:
             raise ValueError("dt_rank must be auto, or at least 1")
         if not 0 < self.dt_min <= self.dt_max or self.dt_floor < 0:
@@ -61,6 +61,20 @@ class S6Config:
             raise ValueError(
                 f"state_size {self.state_size} must be even with complex eigenvalues: they come in pairs"
             )
+
+    def inner(self, d_model: int) -> int:
+        """Return D for a model's width.
+
+        Raises:
+            ValueError: If it is not a whole number.
+        """
+        width = self.expand * d_model
+        if width != int(width):
+            raise ValueError(
+                f"s6: expand {self.expand} times the width {d_model} is {width:g}, not a whole number: --set "
+                "backbone.expand or model.d_model"
+            )
+        return int(width)
 
     def rank(self, width: int) -> int:
         """Return R for an inner width D."""

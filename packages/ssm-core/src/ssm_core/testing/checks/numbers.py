@@ -26,6 +26,7 @@ class Numbers(Subject):
     @forms
     def test_gradients_are_those_of_finite_differences(self, form: Form) -> None:
         """In float64, of inputs, gaps and every parameter, with and without a mask."""
+        self.honours("gradcheck")
         mixer = self.built(form, self.widths[-1])
         for mask in (False, True):
             case = Case(2, 5, 0, 11, torch.float64, mixer.takes_dt, mask and "mask" not in self.denies)
@@ -101,7 +102,8 @@ class Numbers(Subject):
         self._check_reduced(mixer, y, exact, state)
 
     def _check_reduced(self, mixer: Any, y: Tensor, exact: Tensor, state: Any) -> None:
-        error = (y.float() - exact).abs().max() / exact.abs().max().clamp(min=1.0)
+        errors = (y.float() - exact).abs().amax(-1).flatten().sort(descending=True).values
+        error = errors[int(self.jumps * len(errors))] / exact.abs().max().clamp(min=1.0)
         assert error < BF16_ERROR, f"relative error {error:.3f}"
         if mixer.causal and self.claims().state:
             start = {leaf.dtype for leaf in leaves(mixer.init_state(len(y)))}

@@ -1,0 +1,131 @@
+"""The rows of a ``.ts`` file, one series a line, read as a stream; every error names file and line."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssm_data.ts.header import Header, lines, read_header, wrong
+from ssm_data.ts.times import pairs, together
+
+READER = 1
+"""Raised when the arrays from the same files change."""
+
+LARGEST = float(np.finfo(np.float32).max)
+
+OUTSIDE_BRACKETS = re.compile(r":(?![^()]*\))")
+"""What stands between channels; times of day have colons too."""
+
+
+class Series(NamedTuple):
+    """A series.
+
+    Attributes:
+        line: Where it stands in its file, from 1.
+        values: float32 (L, C), NaN where a value is missing.
+        times: float64 (L,), in the file's unit or in seconds; None without time stamps.
+        label: The name of its class, or its number as text.
+    """
+
+    line: int
+    values: NDArray[np.float32]
+    times: NDArray[np.float64] | None
+    label: str
+
+
+def read(path: Path) -> tuple[Header, Iterator[Series]]:
+    """Read a file's head, and its series as they are asked for.
+
+    Raises:
+        UserError: If the file is damaged; it names the line. Of the series that happens when they are read.
+    """
+    numbered = lines(path)
+    header = read_header(path, numbered)
+    return header, _series(path, header, numbered)
+
+
+def _series(path: Path, header: Header, numbered: Iterator[tuple[int, str]]) -> Iterator[Series]:
+    channels, number = header.channels, 0
+    for number, text in numbered:
+        try:
+            *fields, label = OUTSIDE_BRACKETS.split(text) if header.timestamps else text.split(":")
+            channels = channels or len(fields)
+            if len(fields) != channels:
+                raise ValueError(
+                    f"{len(fields)} channels and a label, not {channels}: a row is CHANNEL:CHANNEL:LABEL"
+                )
+            values, times = _stamped(fields) if header.timestamps else (_plain(fields), None)
+            if header.length not in (None, len(values)):
+                raise ValueError(f"the series has {len(values)} elements; the head says {header.length}")
+            yield Series(number, values, times, _label(label.strip(), header))
+        except ValueError as error:
+            raise wrong(path, number, str(error)) from None
+    if number == 0:
+        raise wrong(path, 0, "it has no series below @data")
+
+
+def _plain(fields: list[str]) -> NDArray[np.float32]:
+    columns = [numbers(text, f"channel {i}") for i, text in enumerate(fields, 1)]
+    for i, column in enumerate(columns[1:], 2):
+        if len(column) != len(columns[0]):
+            raise ValueError(f"channel {i} has {len(column)} values, channel 1 has {len(columns[0])}")
+    return np.stack(columns, axis=1)
+
+
+def _stamped(fields: list[str]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    found = [pairs(text, f"channel {i}") for i, text in enumerate(fields, 1)]
+    columns = [(times, numbers(",".join(words), f"channel {i}")) for i, (times, words) in enumerate(found, 1)]
+    return together(columns)
+
+
+def numbers(text: str, whose: str) -> NDArray[np.float32]:
+    """Return numbers separated by commas, NaN for ``?``: float32 (L,).
+
+    Raises:
+        ValueError: If there is none, or one is no finite number; it says which.
+    """
+    expected = text.count(",") + 1
+    if "?" not in text:
+        with warnings.catch_warnings(action="error", category=DeprecationWarning):
+            try:  # several times as fast as word by word
+                found = np.fromstring(text, sep=",")
+            except (ValueError, DeprecationWarning):
+                found = np.zeros(0)
+        if len(found) == expected and (np.abs(found) <= LARGEST).all():
+            return found.astype(np.float32)
+    return np.array(
+        [_number(word.strip(), i, whose) for i, word in enumerate(text.split(","), 1)], np.float32
+    )
+
+
+def _number(word: str, place: int, whose: str) -> float:
+    if word == "?" or word.lower() == "nan":
+        return np.nan
+    try:
+        value = float(word)
+        if not abs(value) <= LARGEST or "_" in word:
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"value {place} of {whose} is {word!r}, not a finite number (of float32) or ?"
+        ) from None
+    return value
+
+
+def _label(word: str, header: Header) -> str:
+    if header.values:
+        try:
+            if np.isfinite(float(word)):
+                return word
+        except ValueError:
+            pass
+        raise ValueError(f"the row ends with {word!r}, not with the number that is asked for")
+    if word not in header.classes:
+        raise ValueError(f"the label {word!r} is none of the head's: {', '.join(header.classes)}")
+    return word

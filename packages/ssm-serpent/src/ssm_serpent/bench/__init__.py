@@ -1,0 +1,1 @@
+"""Selective resampling on this machine, beside a direct reading of its equations."""

@@ -1,0 +1,185 @@
+"""The layers of a trained model on sequences of the test split, on the nominal grid and on a perturbed one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssm_core.plugin.errors import UserError
+from ssm_core.protocols import Batch, Result
+from ssm_smr.nss import pictures
+from ssm_smr.nss.capture import encoded_at, gates, gates_at_one, listen, recurrences
+from ssm_smr.nss.grids import places
+from ssm_smr.nss.measure import Measured, measure
+from ssm_smr.nss.shift import shifted
+from ssm_smr.nss.spec import NSSConfig
+
+AS_TRAINED, AT_ONE = "as trained", "gate at 1"
+PANELS = 4
+"""Layers in the picture."""
+
+NOTHING = "no linear recurrence to analyse"
+
+
+@dataclass
+class Variant:
+    """What was measured of a model, its gates as they are or at 1.
+
+    Attributes:
+        layers: Block and part -> one measurement a sequence.
+        outputs: Relative error of the features behind the stack, one a sequence.
+        losses: Loss on the nominal and on the perturbed grid, one pair a sequence; none where targets are not known.
+    """
+
+    layers: dict[tuple[int, nn.Module], list[Measured]] = field(default_factory=dict)
+    outputs: list[float] = field(default_factory=list)
+    losses: list[tuple[float, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A sequence on both grids.
+
+    Attributes:
+        nominal: Batch of one.
+        moved: Batch of one; the same if the encoded inputs are moved.
+        task: The task of the second.
+        place: Where encoded inputs are read, in steps (L,), or None if the second batch already is on the other grid.
+        length: Elements to compare.
+    """
+
+    nominal: Batch
+    moved: Batch
+    task: Any
+    place: Tensor | None
+    length: int
+
+
+def trained(model: Any, dataset: Any, config: NSSConfig) -> Result:
+    """Return rows of each layer, with the gates as trained and, if there are any, at 1; charts of the first sequence.
+
+    Raises:
+        UserError: If no layer has a linear recurrence, or the task's settings do not fit.
+    """
+    if not any(recurrences(block) for block in model.stack.blocks):
+        raise UserError(
+            "no layer of this model has a linear recurrence to analyse",
+            "of the backbones, s4, s4d, dss (version exp), s5, s6, mamba2, lru, h3, mega, spade and seqboat have",
+        )
+    names = [AS_TRAINED, AT_ONE] if gates(model) else [AS_TRAINED]
+    variants = {name: Variant() for name in names}
+    known: dict[nn.Module, Measured] = {}
+    for pair in _pairs(model, dataset, config):
+        for name, variant in variants.items():
+            with gates_at_one(model) if name == AT_ONE else contextlib.nullcontext():
+                _add(variant, known, model, pair, config)
+    return _result(model, variants, config)
+
+
+def _pairs(model: Any, dataset: Any, config: NSSConfig) -> Iterator[Pair]:
+    task, other, moved = model.task, model.task, dataset
+    if config.shift:
+        other = shifted(task, config.shift)
+        moved = other.splits()["test"]
+    for row in range(min(config.rows, len(dataset), len(moved))):
+        one, two = task.collate([dataset[row]]), other.collate([moved[row]])
+        if config.shift:
+            yield Pair(one, two, other, None, config.length)
+            continue
+        length = one.inputs.shape[1]
+        place = places(config, length, row)
+        inside = int((place <= length - 1).long().cumprod(0).sum())
+        yield Pair(one, two, task, place, min(config.length, inside))
+
+
+@torch.no_grad()
+def _add(
+    variant: Variant, known: dict[nn.Module, Measured], model: Any, pair: Pair, config: NSSConfig
+) -> None:
+    """Run one sequence on both grids and add what is found; `known` is what was measured of each layer before."""
+    calls, y, out = listen(model, lambda: model.task.run(model, pair.nominal))
+    with contextlib.nullcontext() if pair.place is None else encoded_at(model, pair.place):
+        calls_moved, y_moved, out_moved = listen(model, lambda: pair.task.run(model, pair.moved))
+    for index, block in enumerate(model.stack.blocks):
+        for part in recurrences(block):
+            if part not in calls or part not in calls_moved:
+                continue
+            runs = [each[part].recurrence(pair.length) for each in (calls, calls_moved)]
+            if runs[0] is not None and runs[1] is not None:
+                known[part] = measure(runs[0], runs[1], known.get(part))
+                variant.layers.setdefault((index, part), []).append(known[part])
+    n = min(pair.length, y.shape[1], y_moved.shape[1])
+    error, size = (y_moved[:, :n] - y[:, :n]).double().norm(), y[:, :n].double().norm()
+    variant.outputs.append(float(error / size))
+    if config.shift:
+        losses = [
+            task.loss(o, b)
+            for task, o, b in ((model.task, out, pair.nominal), (pair.task, out_moved, pair.moved))
+        ]
+        variant.losses.append(
+            (float(losses[0].total / losses[0].weight), float(losses[1].total / losses[1].weight))
+        )
+
+
+def _result(model: Any, variants: dict[str, Variant], config: NSSConfig) -> Result:
+    first = variants[AS_TRAINED]
+    rows, charts = [], []
+    for index, block in enumerate(model.stack.blocks):
+        parts = [part for i, part in first.layers if i == index]
+        for part in parts:
+            rows += [_row(index, part, name, one.layers[index, part]) for name, one in variants.items()]
+        if not parts:
+            rows.append({"layer": index, "part": type(block).__name__, "transition": NOTHING})
+    keys = dict.fromkeys(key for row in rows for key in row)
+    rows = [{key: row.get(key) for key in keys} for row in rows]
+    for index, part in _some(list(first.layers)):
+        found = {name: one.layers[index, part][0] for name, one in variants.items()}
+        charts.append(pictures.errors(found, f"layer {index}, {type(part).__name__}: error of the state"))
+    each = {f"layer {i}, {type(part).__name__}": found[0] for (i, part), found in first.layers.items()}
+    title = f"Lyapunov function of the error, {AS_TRAINED}"
+    charts.append(pictures.energies(each, title, levels=False))
+    charts.append(pictures.disc(each, "discrete eigenvalues"))
+    return Result(text=_text(variants, config), figures=_figures(variants), rows=rows, charts=charts)
+
+
+def _row(index: int, part: nn.Module, name: str, found: list[Measured]) -> dict[str, Any]:
+    """Return the figures of the sequence with the largest error."""
+    worst = max(found, key=lambda one: float(one.error.max()))
+    kind = "changes, taken along the nominal run" if worst.varies else "dense" if worst.dense else "diagonal"
+    return {"layer": index, "part": type(part).__name__, "gate": name, "transition": kind, **worst.figures()}
+
+
+def _figures(variants: dict[str, Variant]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for name, one in variants.items():
+        figures[f"sequences, {name}"] = len(one.outputs)
+        figures[f"relative error of the features, {name}"] = sum(one.outputs) / len(one.outputs)
+        if one.losses:
+            for grid, values in zip(("nominal", "perturbed"), zip(*one.losses, strict=True), strict=True):
+                figures[f"loss, {grid} grid, {name}"] = sum(values) / len(values)
+    return figures
+
+
+def _text(variants: dict[str, Variant], config: NSSConfig) -> str:
+    how = ", ".join(config.shift) if config.shift else f"encoded inputs read with {config.perturbation}"
+    layers = variants[AS_TRAINED].layers
+    bounded = [index for (index, _), found in layers.items() if found[0].lyapunov is not None]
+    shares = [f"{sum(one.outputs) / len(one.outputs):.1%} {name}" for name, one in variants.items()]
+    return (
+        f"{how}: the features behind the stack change by {' and by '.join(shares)}.\n"
+        f"{len(bounded)} of {len(layers)} recurrences have a spectral radius below 1, and so a bound on their error.\n"
+        "Elements of the same number are compared; rows show the sequence with the largest error, charts the first. "
+        "The gate changes what enters the state, never A-bar."
+    )
+
+
+def _some(layers: list[Any]) -> list[Any]:
+    """Return at most PANELS of the layers, first and last among them."""
+    if len(layers) <= PANELS:
+        return layers
+    return [layers[round(i * (len(layers) - 1) / (PANELS - 1))] for i in range(PANELS)]

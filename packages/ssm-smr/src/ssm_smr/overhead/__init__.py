@@ -1,0 +1,1 @@
+"""What the gate costs in training: whole steps of a model with it beside those without."""

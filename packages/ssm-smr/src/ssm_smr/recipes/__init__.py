@@ -1,0 +1,1 @@
+"""Settings to begin from, and the studies in ``studies``."""

@@ -1,0 +1,150 @@
+"""What a study leaves for its reader: ``results.json``, ``table.md`` and ``figure.png``, from whatever is finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssm_core.plugin.config import to_toml
+from ssm_core.run.folder import write_bytes, write_json
+from ssm_train.study.analysis import Row, analyse
+from ssm_train.study.folder import StudyFolder
+from ssm_train.study.plan import Plan
+
+REDRAW = 60.0
+"""Seconds between two drawings of the figure, but the last."""
+
+
+class Report:
+    """Writes the report of a study, as often as something is new.
+
+    Args:
+        plan: The study.
+        folder: Where its runs are, and where the report goes.
+    """
+
+    def __init__(self, plan: Plan, folder: StudyFolder) -> None:
+        self.plan, self.folder = plan, folder
+        self._drawn = -REDRAW
+
+    def write(self, *, last: bool = False) -> Row:
+        """Write everything and return the results.
+
+        Args:
+            last: Draw the figure, however recently it was drawn.
+
+        Raises:
+            UserError: If the folder cannot be written.
+        """
+        results = analyse(self.plan, self.folder)
+        self.folder.make()
+        write_json(self.folder.path / "results.json", results)
+        write_bytes(self.folder.path / "table.md", markdown(results).encode())
+        if last or time.monotonic() - self._drawn > REDRAW:
+            from ssm_eval.plots.study import draw
+            from ssm_train.study.layout import layout
+
+            picture = layout(self.plan.study, results)
+            if picture.panels:
+                draw(picture, self.folder.path / "figure.png")
+            self._drawn = time.monotonic()
+        return results
+
+
+def cell_rows(results: Mapping[str, Any]) -> list[Row]:
+    """Return one row for each cell that has a result: levels, parameters, and the metric under each condition."""
+    rows = []
+    for cell in results["cells"]:
+        tests = {name: metrics.get(results["metric"]) for name, metrics in cell["tests"].items()}
+        if any(value and value["n"] for value in tests.values()):
+            seeds = max(value["n"] for value in tests.values() if value)
+            shown = {name: _mean(value) for name, value in tests.items()}
+            rows.append({**cell["levels"], "parameters": cell["parameters"], "seeds": seeds, **shown})
+    return rows
+
+
+def comparison_rows(results: Mapping[str, Any]) -> list[Row]:
+    """Return one row for each comparison of at least one pair."""
+    rows = []
+    for row in results["comparisons"]:
+        if row["n"]:
+            rows.append(
+                {
+                    "compared": f"{', '.join(row['of'].values())} - {', '.join(row['against'].values())}",
+                    "at": ", ".join(row["at"].values()),
+                    "test": row["test"],
+                    "metric": row["metric"],
+                    "pairs": row["n"],
+                    "difference": f"{row['difference']:+.3g}{_interval(row['low'], row['high'], '+.2g')}",
+                    "ratio": _ratio(row),
+                    "p": _p(row["p"]),
+                    "p (Holm)": _p(row["p_holm"]),
+                }
+            )
+    return rows
+
+
+def missing_line(results: Mapping[str, Any]) -> str:
+    """Return what is missing, in a line; nothing if nothing is."""
+    missing, total = results["missing"], len(results["cells"]) * len(results["seeds"])
+    if not missing:
+        return ""
+    first = "; ".join(f"{row['cell']}, seed {row['seed']} ({row['state']})" for row in missing[:3])
+    more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return f"{len(missing)} of {total} runs are missing or not measured yet: {first}{more}"
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Return the page ``table.md``."""
+    level = f"{results['level']:.0%}".replace("%", " %")
+    parts = [f"# {results['study']}", results["question"] or results["summary"]]
+    if results["set"]:
+        parts.append(f"Settings laid over all runs: `{to_toml(results['set'])}`.")
+    if line := missing_line(results):
+        parts.append(f"**Not complete:** {line}.")
+    parts.append(f"Test {results['metric']}: mean over seeds ± half of its {level} interval (Student's).")
+    parts.append(_table(cell_rows(results)) or "Nothing is finished yet.")
+    if rows := comparison_rows(results):
+        parts += [
+            "## Comparisons",
+            f"Pairs are of one seed. Mean difference, and geometric mean of the ratios, with their {level} intervals; "
+            f"p of the paired t test, and corrected by Holm's method for all {len(rows)} comparisons of the study.",
+            _table(rows),
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    header = list(rows[0])
+    lines = [header, ["---"] * len(header), *([_cell(row[name]) for name in header] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    return text.replace("|", "\\|")
+
+
+def _mean(value: Mapping[str, Any] | None) -> str:
+    if not value or value["mean"] is None:
+        return ""
+    bad = f" ({value['not_finite']} not finite)" if value["not_finite"] else ""
+    half = "" if value["high"] is None else f" ± {value['high'] - value['mean']:.1g}"
+    return f"{value['mean']:.3g}{half}{bad}"
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    if row["ratio"] is None:
+        return ""
+    return f"{row['ratio']:.3g}{_interval(row['ratio_low'], row['ratio_high'], '.3g')}"
+
+
+def _interval(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"

@@ -1,0 +1,66 @@
+"""Every shipped study reads, plans, and asks for models that can be built."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from ssm_core.model import build_for_task
+from ssm_core.plugin import registry
+from ssm_core.run.config import RunConfig
+from ssm_core.run.recipes import studies
+from ssm_train.study.plan import Plan, make_plan
+from ssm_train.study.reading import read_study
+
+SHIPPED = {f"{item.dist}/{item.name}": item for item in studies()}
+
+
+def parameters(config: RunConfig) -> int:
+    """Return the size of a run's model, built without memory."""
+    assert config.task is not None
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model = build_for_task(config, registry.builder("task", config.task.name)[1](config.task.config))
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def planned(name: str) -> Plan:
+    return make_plan(read_study(SHIPPED[name]))
+
+
+def test_there_are_some() -> None:
+    ours = ("sampling-shift", "smr-tau", "smr-state-size", "smr-irregularity")
+    assert {f"ssm-smr/{name}" for name in ours} <= SHIPPED.keys()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_plans_and_says_what_it_asks(name: str) -> None:
+    plan = planned(name)
+    assert plan.study.summary
+    assert plan.study.question
+    assert plan.jobs()
+    assert len({cell.name for cell in plan.cells}) == len(plan.cells)
+    for compare in plan.study.compare:
+        assert any(
+            all(cell.levels[axis] in levels for axis, levels in compare.of.items()) for cell in plan.cells
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_its_models_can_be_built(name: str) -> None:
+    for cell in planned(name).cells:
+        assert parameters(cell.config) > 0
+
+
+def test_the_control_of_sampling_shift_has_as_many_parameters_as_the_gate() -> None:
+    sizes: dict[tuple[str, str], dict[str, int]] = {}
+    for cell in planned("ssm-smr/sampling-shift").cells:
+        if cell.levels["gate"] in ("smr dense", "wider"):
+            place = cell.levels["backbone"], cell.levels["time"]
+            sizes.setdefault(place, {})[cell.levels["gate"]] = parameters(cell.config)
+    assert len(sizes) == 5
+    for found in sizes.values():
+        assert found["wider"] == pytest.approx(found["smr dense"], rel=0.03)
