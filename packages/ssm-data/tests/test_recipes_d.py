@@ -12,7 +12,11 @@ from ssm_core.run.config import RunConfig, layered
 from ssm_core.run.recipes import Recipe, default_recipe, recipes
 
 TASKS = ("text-lm", "wikitext103")
-OURS = {recipe.name: recipe for recipe in recipes() if recipe.name.split("/")[0] in TASKS}
+OURS = {
+    recipe.name: recipe
+    for recipe in recipes()
+    if recipe.name.split("/")[0] in TASKS and recipe.dist == "ssm-data"
+}
 CASES = [(name, backbone) for name, recipe in OURS.items() for backbone in recipe.backbones]
 
 

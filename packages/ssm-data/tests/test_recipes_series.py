@@ -12,7 +12,7 @@ from ssm_core.run.config import RunConfig, layered
 from ssm_core.run.recipes import Recipe, default_recipe, recipes
 
 TASKS = ("irregular-csv", "speech-commands", "ts")
-OURS = [each for each in recipes() if each.name.split("/")[0] in TASKS]
+OURS = [each for each in recipes() if each.name.split("/")[0] in TASKS and each.dist == "ssm-data"]
 EACH = [
     pytest.param(each, backbone, id=f"{each.name}-{backbone}") for each in OURS for backbone in each.backbones
 ]
