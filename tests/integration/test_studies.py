@@ -11,6 +11,8 @@ from ssm_core.model import build_for_task
 from ssm_core.plugin import registry
 from ssm_core.run.config import RunConfig
 from ssm_core.run.recipes import studies
+from ssm_train.study.comparisons import outlook
+from ssm_train.study.comparisons import planned as planned_comparisons
 from ssm_train.study.plan import Plan, make_plan
 from ssm_train.study.reading import read_study
 
@@ -46,6 +48,16 @@ def test_it_plans_and_says_what_it_asks(name: str) -> None:
         assert any(
             all(cell.levels[axis] in levels for axis, levels in compare.of.items()) for cell in plan.cells
         )
+    assert all(row["comparisons"] and row["pairs"][0] == row["pairs"][1] for row in outlook(plan))
+
+
+def test_the_gain_is_compared_between_state_sizes() -> None:
+    block, *_ = planned_comparisons(planned("ssm-smr/smr-state-size"))
+    assert {row.test for row in block} == {"as trained", "rate 0.3", "rate 1.0"}
+    cells = planned("ssm-smr/smr-state-size").cells
+    for row in block:
+        shown = [[(cells[i].levels["gate"], cells[i].levels["N"]) for i in each] for each in row.sets]
+        assert shown == [[("dense", "256"), ("none", "256"), ("dense", "4"), ("none", "4")]] * 2
 
 
 @pytest.mark.slow
@@ -64,3 +76,13 @@ def test_the_control_of_sampling_shift_has_as_many_parameters_as_the_gate() -> N
     assert len(sizes) == 5
     for found in sizes.values():
         assert found["wider"] == pytest.approx(found["smr dense"], rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["serpent", "serpent-copying", "serpent-text"])
+def test_models_with_serpent_have_as_many_parameters_as_those_without(name: str) -> None:
+    sizes: dict[str, dict[str, int]] = {}
+    for cell in planned(f"ssm-serpent/{name}").cells:
+        sizes.setdefault(cell.levels["backbone"], {})[cell.levels["add-on"]] = parameters(cell.config)
+    assert len(sizes) == 4
+    for backbone, found in sizes.items():
+        assert found["serpent"] == pytest.approx(found["none"], rel=0.05), backbone

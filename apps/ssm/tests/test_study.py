@@ -75,7 +75,13 @@ def test_dry_run_says_what_would_be_run_and_makes_nothing(ssm, mine):
         f"low, seed {n}" for n in range(3)
     ]
     assert "1 cells, 3 runs, 3 to do; each tested under 2 conditions" in done.err
+    # t of 2 degrees of freedom and 0.05 / 2, two-sided, is 6.205; over sqrt(3) that is 3.582, rounded up.
+    said = (
+        "block 1 (high against low): 2 comparisons corrected together; of 3 pairs, can come out (p 0.05) from"
+    )
+    assert f"{said} |mean|/sd 3.59 on" in " ".join(done.err.split())
     about = ssm("study", "mine.toml", "--dry-run", "--json", "--set", "train.epochs=2").json()
+    assert [(row["comparisons"], row["pairs"]) for row in about["comparisons"]] == [(2, [2, 2])]
     assert [row["config"]["train"]["epochs"] for row in about["runs"]] == [2] * 4
     assert not (mine.parent / "studies").exists()
 

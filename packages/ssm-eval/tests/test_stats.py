@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ssm_core.plugin.errors import UserError
 from ssm_eval.compare import seeds_line
-from ssm_eval.stats import holm, paired, summarise
+from ssm_eval.stats import holm, least_effect, paired, summarise
 
 results = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
 
@@ -107,8 +107,6 @@ def test_what_pairs_cannot_say():
         None,
         None,
     )
-    assert paired([1.0, 2.0], [1.0, 2.0]).p == 1.0
-    assert paired([2.0, 3.0], [1.0, 2.0]).p == 0.0
     assert paired([-1.0, 3.0], [1.0, 2.0]).ratio is None
     with pytest.raises(UserError, match="2 values cannot be paired with 1"):
         paired([1.0, 2.0], [1.0])
@@ -116,6 +114,31 @@ def test_what_pairs_cannot_say():
         paired([], [])
     with pytest.raises(UserError, match="not all above 0"):
         paired([-1.0, 3.0], [1.0, 2.0], on="ratio")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "on"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], "difference"),  # a run against itself
+        ([2.0, 3.0], [1.0, 2.0], "difference"),
+        ([0.3, 1.1, 0.7], [0.2, 1.0, 0.6], "difference"),  # 0.1 but for rounding
+        ([0.3, 0.21, 7e-9], [0.1, 0.07, 7e-9 / 3], "ratio"),  # 3 but for rounding
+    ],
+)
+def test_without_spread_there_is_no_p(first, second, on):
+    found = paired(first, second, on=on)
+    assert found.p is None
+    assert found.difference == pytest.approx(np.mean(np.subtract(first, second)))
+
+
+@pytest.mark.parametrize(("n", "comparisons"), [(2, 1), (3, 1), (3, 16), (15, 14)])
+def test_the_least_effect_that_can_come_out_is_at_the_threshold(n, comparisons):
+    least = least_effect(n, comparisons)
+    spread = np.linspace(-1, 1, n)
+    differences = spread / np.std(spread, ddof=1) + least
+    p = scipy.stats.ttest_1samp(differences, 0).pvalue
+    assert holm([p, *[1.0] * (comparisons - 1)])[0] == pytest.approx(0.05, rel=1e-6)
+    assert least_effect(1, comparisons) is None
 
 
 def test_holms_correction_by_hand():

@@ -6,6 +6,7 @@ import struct
 import pytest
 
 from ssm_core.plugin.errors import UserError
+from ssm_eval.plots import style
 from ssm_eval.plots.study import Line, Panel, Picture, draw
 
 
@@ -40,6 +41,18 @@ def test_numbers_and_logarithms(tmp_path):
         Picture(panels, "t", "N", "mse", log_x=True, log_y=True), tmp_path / "b.png"
     ).read_bytes()
     assert plain != logarithmic
+
+
+@pytest.mark.parametrize(("least", "scale"), [(0.01, "log"), (0.0, "linear"), (-0.01, "linear")])
+def test_all_panels_are_logarithmic_or_none(tmp_path, monkeypatch, least, scale):
+    other = line("a")
+    other.y[0] = least
+    drawn = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure) or path)
+    draw(
+        Picture([Panel("", [other]), Panel("", [line("a")])], "t", "", "mse", log_y=True), tmp_path / "a.png"
+    )
+    assert [axes.get_yscale() for axes in drawn[0].axes] == [scale] * 2
 
 
 def test_many_lines_stay_apart(tmp_path):

@@ -50,17 +50,19 @@ def test_without_compression_a_branch_is_the_base(causal):
 @settings(deadline=None)
 @given(
     kappa=st.sampled_from([0.15, 0.3, 0.5, 1.0]),
+    bounds=st.sampled_from(["floor", "capped"]),
     window=st.integers(1, 6),
     changed=st.integers(15, 39),
     seed=st.integers(0, 99),
 )
-def test_the_nearest_form_looks_no_further_ahead_than_it_must(kappa, window, changed, seed):
-    """A token is without effect on those more than W - 1 + ceil(1 / (2 kappa)) before it, where S >= 1/2."""
-    mixer = serpent(2, causal=False, same=True, compression=(kappa,), window=window, base=False)
+def test_the_nearest_form_looks_no_further_ahead_than_it_must(kappa, bounds, window, changed, seed):
+    """A token is without effect on those more than W - 1 + ceil(1 / (2 lo)) before it, where S >= 1/2."""
+    knobs = {"compression": (kappa,), "window": window, "bounds": bounds}
+    mixer = serpent(2, causal=False, same=True, base=False, **knobs)
     x = drawn(1, 40, 2, seed)
     other = x.clone()
     other[:, changed] = drawn(1, 1, 2, seed + 1)
-    reach = window - 1 + math.ceil(1 / (2 * kappa))
+    reach = window - 1 + math.ceil(1 / (2 * mixer.config.interval_range(kappa)[0]))
     (trace,) = mixer.trace(x)
     far = (trace.spans.times_bl[0] >= 1 << 19) & (torch.arange(40) < changed - reach)
     found, expected = (mixer(each)[0][0, far] for each in (other, x))
@@ -177,6 +179,55 @@ def test_it_tells_the_compression_it_reaches():
     ]
     assert said == {f"compression.{i + 1}": int(count) / 300 for i, count in enumerate(counts)}
     assert 0.5 <= said["compression.1"] <= 1
+
+
+def test_where_documents_begin_the_compression_is_that_of_each_alone():
+    """A grid over all of them would finish points out of what is left of two documents."""
+    mixer, x = serpent(6, compression=(0.5, 0.2), bounds="cap"), drawn(2, 60, 6)
+    reset = torch.zeros(2, 60, dtype=torch.bool)
+    reset[0, [0, 7, 20, 26]] = reset[1, [3, 4]] = True
+    mask = torch.arange(60) < torch.tensor([[60], [33]])
+    said = mixer.observe(x, mask_bl=mask, reset_bl=reset, state=None)
+    pieces = [(0, 0, 7), (0, 7, 20), (0, 20, 26), (0, 26, 60), (1, 0, 3), (1, 3, 4), (1, 4, 33)]
+    counts = [
+        sum(int(mixer.trace(x[b : b + 1, low:high])[i].index.count_b) for b, low, high in pieces)
+        for i in (0, 1)
+    ]
+    assert said == {f"compression.{i + 1}": count / 93 for i, count in enumerate(counts)}
+    assert said != mixer.observe(x, mask_bl=mask)
+    assert mixer.observe(x[:, :0], reset_bl=reset[:, :0]) == dict.fromkeys(said, 0.0)
+
+
+def test_the_form_of_a_state_does_not_depend_on_the_points():
+    """One row, or two of unequal numbers of points: a mixer that takes gaps is given a mask in both."""
+    mixer, x = serpent(2, compression=(0.5,), base=False), drawn(2, 30, 2)
+    mask = torch.arange(30) < torch.tensor([[30], [12]])
+    (one,), (two,) = (mixer(*given)[1]["branches"] for given in ((x[:1],), (x,)))
+    masked = mixer(x, mask_bl=mask)[1]["branches"][0]
+    assert one["inner"].keys() == two["inner"].keys() == masked["inner"].keys()
+
+
+@both
+def test_a_mask_is_made_where_rows_differ_only(causal):
+    mixer, masks = serpent(2, causal=causal, same=True, compression=(0.5,), base=False), []
+    mixer.branches[0].inner.register_forward_pre_hook(
+        lambda _, __, given: masks.append(given["mask_bl"]), with_kwargs=True
+    )
+    x, mask = drawn(2, 30, 2), torch.arange(30) < torch.tensor([[30], [12]])
+    y, _ = mixer(x[:1].expand(3, -1, -1))
+    close(y, mixer(x, mask_bl=mask)[0][:1].expand_as(y))
+    assert masks[0] is None
+    counts = mixer.trace(x, mask)[0].index.count_b
+    assert counts[0] > counts[1]
+    assert masks[1].sum(1).tolist() == counts.tolist()
+
+
+def test_a_branch_that_compresses_nothing_has_a_start_too():
+    config = SerpentConfig(compression=(1.0, 0.5), start=(1.0, 0.6))
+    mixer = build(config)(lambda w: Same(w, True), 6, layer_of(6))
+    for branch, start in zip(mixer.branches[1:], config.start, strict=True):
+        spans = branch.resampler.interval_map(torch.zeros(1, 3, 6))
+        torch.testing.assert_close(spans.u_bl, torch.full((1, 3), start))
 
 
 @pytest.mark.parametrize("start", [0.3, 0.9])

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serpents import close, drawn, serpent
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssm_serpent.layer import SeRpEnt
 
@@ -89,14 +90,42 @@ def test_the_fast_operations_agree_within_rounding(form, dtype, tolerance):
     close(stepped, y, tolerance)
 
 
-def test_a_step_without_a_point_leaves_the_mixer_alone():
+def test_a_step_without_a_point_encodes_nothing_and_leaves_the_mixer_alone():
     mixer, x = serpent(4, compression=(0.5,), base=False), drawn(1, 30)
     (trace,) = mixer.trace(x)
-    state, ran = mixer.init_state(1), []
+    state, ran, encoded = mixer.init_state(1), [], []
     mixer.branches[0].inner.register_forward_hook(lambda *_: ran.append(time))
+    mixer.branches[0].resampler.encoder.register_forward_hook(lambda *_: encoded.append(time))
     for time in range(30):
         _, state = mixer.step(x[:, time], state=state)
-    assert ran == trace.index.event_bk[0, : int(trace.index.count_b)].tolist()
+    assert ran == encoded == trace.index.event_bk[0, : int(trace.index.count_b)].tolist()
+    assert 15 <= len(ran) < 30
+
+
+class Reads(TorchDispatchMode):
+    """Counts values that are read on the host, for each of which a GPU would be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_off_the_cpu_a_step_waits_for_nothing(monkeypatch):
+    """There every step runs the mixer, and checks are assertions on the device."""
+    for module in ("index", "intervals"):
+        monkeypatch.setattr(f"ssm_serpent.{module}.require", lambda *_: None)
+    monkeypatch.setattr("ssm_serpent.compressed._free_to_look", lambda _: False)
+    mixer, x = serpent(4, compression=(0.5,), base=False), drawn(2, 12)
+    expected, state = mixer(x)[0], mixer.init_state(2, dtype=x.dtype)
+    for time in range(12):
+        with Reads() as reads:
+            y, state = mixer.step(x[:, time], state=state)
+        assert reads.count == 0
+        close(y, expected[:, time])
 
 
 def in_steps(mixer: SeRpEnt, x: Tensor) -> tuple[Tensor, Any]:

@@ -7,7 +7,6 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ssm_serpent.distances import distances
 from ssm_serpent.index import Index, resample_index
 from ssm_serpent.intervals import TICKS, intervals
 from ssm_serpent.testing import from_ticks, windows_of
@@ -160,26 +159,3 @@ def test_local_gradient_does_not_grow_with_length():
             sizes[grad, length] = float(grad_bl.abs().max())
     assert sizes["full", 4096] > 10 * sizes["full", 256]
     assert sizes["local", 4096] == pytest.approx(sizes["local", 256])
-
-
-@each_mode
-def test_measured_again_from_the_maps_they_are_the_same(mode, device):
-    spans = from_ticks([[TICKS // 3] * 20, [TICKS // 2] * 7], device)
-    u_bl = spans.u_bl.clone().requires_grad_()
-    for grad in ("full", "local"):
-        index = resample_index(spans._replace(u_bl=u_bl), 4, mode, grad=grad)
-        places = index.start_bk, index.inside_bkw
-        again = distances(u_bl, spans.times_bl, *places, event_bk=index.event_bk, grad=grad)
-        assert torch.equal(again, index.distance_bkw)
-        pair = (torch.autograd.grad(d.square().sum(), u_bl)[0] for d in (again, index.distance_bkw))
-        assert torch.equal(*pair)
-
-
-def test_local_distances_need_the_events():
-    spans = from_ticks([[TICKS // 2] * 4])
-    index = resample_index(spans, 2, "causal")
-    places = spans.u_bl, spans.times_bl, index.start_bk, index.inside_bkw
-    with pytest.raises(ValueError, match="grad='local' needs event_bk"):
-        distances(*places, grad="local")
-    with pytest.raises(ValueError, match="grad='near' is neither 'full'"):
-        distances(*places, grad="near")  # pyright: ignore[reportArgumentType]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssm_serpent.index import Index, max_points, resample_index
 from ssm_serpent.intervals import TICKS, fixed_point, intervals
 from ssm_serpent.reference import reference_index
+from ssm_serpent.spec import SerpentConfig
+from ssm_serpent.testing import windows_of
 
 FIGURE_2 = [0.1, 0.2, 0.2, 0.4, 0.2, 0.1, 0.5, 0.5, 0.1, 0.1, 0.2, 0.2, 0.4]
 
@@ -64,6 +70,38 @@ def test_short_row_makes_one_nearest_point_and_no_causal_one():
     assert causal.point_bl.tolist() == [[0, 0]]
     (grad_bl,) = torch.autograd.grad(causal.distance_bkw.sum(), spans.u_bl)
     assert grad_bl.tolist() == [[0.0, 0.0]]
+
+
+def covered(u: list[float], lo: float, hi: float, window: int, mode: Any) -> list[bool]:
+    """Whether each token that a window is promised to is in one."""
+    spans = fixed_point(row(u), lo, hi)
+    held = {token for block in windows_of(resample_index(spans, window, mode)) for token in block}
+    times = spans.times_bl[0].tolist()
+    last = max(
+        (l for l, s in enumerate(times) if s // TICKS > (times[l - 1] if l else 0) // TICKS), default=-1
+    )
+    promised = [l <= last if mode == "causal" else 2 * s >= TICKS for l, s in enumerate(times)]
+    return [token in held for token in range(len(u)) if promised[token]]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "causal"])
+@settings(deadline=None)
+@given(
+    kappa=st.sampled_from([1.0, 0.7, 0.5, 0.3, 0.25]),
+    bounds=st.sampled_from(["floor", "capped"]),
+    shares=st.lists(st.floats(0, 1) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=40),
+)
+def test_11_windows_of_one_over_the_smallest_interval_cover_all_tokens(mode, kappa, bounds, shares):
+    lo, hi = SerpentConfig(bounds=bounds).interval_range(kappa)
+    window = math.ceil(1 / lo) + (mode == "nearest")
+    assert all(covered([lo + (hi - lo) * share for share in shares], lo, hi, window, mode))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "causal"])
+@pytest.mark.parametrize("bounds", ["capped", "cap"])
+def test_11_windows_of_one_over_kappa_do_not_where_intervals_are_shorter(mode, bounds):
+    lo, hi = SerpentConfig(bounds=bounds).interval_range(0.5)
+    assert not all(covered([0.125] * 40, lo, hi, 2 + (mode == "nearest"), mode))
 
 
 @pytest.mark.parametrize("mode", ["nearest", "causal"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssm_serpent.intervals import TICKS, fixed_point, intervals, tick_range, with_history
+from ssm_serpent.intervals import TICKS, fixed_point, intervals, tick_range
 
 
 def test_zero_logits_give_the_middle_of_the_range():
@@ -105,15 +105,3 @@ def test_bad_mask_is_named(mask):
 def test_mask_with_a_hole_says_where_padding_belongs():
     with pytest.raises(ValueError, match="padding must be at the end of each row"):
         intervals(torch.zeros(1, 3), 0.5, 1.0, torch.tensor([[True, False, True]]))
-
-
-def test_a_history_is_put_before_the_chunk():
-    x_bl = torch.zeros(1, 2, requires_grad=True)
-    spans = with_history(intervals(x_bl, 0.5, 1.0), torch.tensor([[0, TICKS // 2]]))
-    assert spans.u_bl.tolist() == [[0.0, 0.5, 0.75, 0.75]]
-    assert spans.ticks_bl.tolist() == [[0, TICKS // 2, 3 * TICKS // 4, 3 * TICKS // 4]]
-    assert torch.equal(spans.times_bl, spans.ticks_bl.cumsum(1))
-    assert spans.length_b.tolist() == [4]
-    assert spans.u_bl.dtype == x_bl.dtype
-    (grad_bl,) = torch.autograd.grad(spans.u_bl.sum(), x_bl)
-    assert (grad_bl > 0).all()

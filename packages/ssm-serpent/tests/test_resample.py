@@ -336,8 +336,43 @@ def test_the_add_on_is_shown_as_it_resamples(causal):
     assert [line.replace("|", "") for line in lines] == ["[abcde<>&\\n\"' é]"] * 4
     for line, row in zip(lines, found.rows, strict=True):
         assert line.count("|") in (row["points"] - 1, row["points"])
-    assert read(found.files["resample.html"]).inside.count("|") == sum(row["points"] for row in found.rows)
+    strokes = sum(min(row["points"], int(row["mean interval"] * 13)) for row in found.rows)
+    assert read(found.files["resample.html"]).inside.count("|") == strokes
     assert len(found.charts) == 4
+
+
+class Ahead(Fixed):
+    """Five elements of 0.55: times .55 1.1 1.65 2.2 2.75, so the nearest points are 1, 2 and 3."""
+
+    def trace(self, x_bld: Tensor, mask_bl: Tensor | None = None) -> list[Told]:
+        spans = fixed_point(torch.full((1, 5), 0.55, dtype=torch.float64), 0.0, 1.0)
+        return [Told(1, 0.5, spans, resample_index(spans, 3, "nearest"))]
+
+
+class Five(Texts):
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return {name: value[:5] if value.ndim else value for name, value in super().__getitem__(0).items()}
+
+
+def test_a_point_beyond_the_end_is_told_and_not_shown_as_finished():
+    model = model_of()
+    model.stack.blocks[1].mixer = Ahead(8)
+    found = probe(model, Five(), ResampleConfig())
+    assert found.text.splitlines()[1:] == [
+        "layer 1, branch 1 (kappa 0.5): 3 points of 5 elements (one point beyond the end), 0.60",
+        "[ab|cd|e]",
+    ]
+    assert found.rows[0]["points"] == 3
+    assert list(found.charts[1].curves[1].x) == [1, 3]
+    page = found.files["resample.html"]
+    assert "".join(read(page).inside) == "ab|cd|e"
+    assert "3 points of 5 elements (one point beyond the end), 0.600 of them" in page
+
+
+def test_a_model_is_asked_where_it_is(device):
+    model = model_of([("serpent", {"window": 3})])
+    here = probe(model, Texts(), ResampleConfig())
+    assert probe(model.to(device), Texts(), ResampleConfig()).rows[0]["points"] == here.rows[0]["points"]
 
 
 def test_the_model_is_left_as_it_was():

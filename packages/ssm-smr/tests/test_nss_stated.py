@@ -145,8 +145,17 @@ def test_nothing_moves_nothing():
     for one in run(NSSConfig(grid="jitter", size=0.0, length=50)).values():
         assert float(one.error.max()) == 0
         assert one.figures()["bound_used"] is None
+        assert one.figures()["triggered"] == 0
     result = probe(None, None, NSSConfig(grid="jitter", size=0.0, length=50))
     assert "reaches 0" in result.text
+
+
+@pytest.mark.parametrize("hertz", [1e-307, 0.3, 40.0])
+def test_the_shortest_and_the_slowest_that_is_taken_gives_numbers(hertz):
+    result = probe(None, None, NSSConfig(length=2, signal=(hertz,), step=0.001))
+    assert len(result.charts[0].curves[0].x) == 2
+    values = [*result.figures.values(), *(value for row in result.rows for value in row.values())]
+    assert all(math.isfinite(value) for value in values if isinstance(value, float))
 
 
 @pytest.mark.parametrize(
@@ -157,6 +166,9 @@ def test_nothing_moves_nothing():
         ({"size": 0.0}, "above 0"),
         ({"tau": 0}, "at least 1"),
         ({"signal": []}, "at least one entry"),
+        ({"signal": [0.0]}, "signal takes frequencies above 0"),
+        ({"signal": [1.0, -2.0]}, "signal takes frequencies above 0"),
+        ({"length": 1}, "length must be at least 2"),
         ({"table": True, "length": 10}, "leave length at 1000"),
         ({"seed": -1}, "negative"),
         ({"step": 0.0}, "above 0"),

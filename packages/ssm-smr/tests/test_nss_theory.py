@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ssm_core.recurrence import Recurrence
 from ssm_smr.nss.lyapunov import Lyapunov, spectral_radius, threshold
-from ssm_smr.nss.measure import Measured, measure, older_than
+from ssm_smr.nss.measure import Measured, measure
 
 MARGIN = 1e-9
 SEEDS = st.integers(0, 2**31)
@@ -50,6 +50,21 @@ def pair(a: torch.Tensor, d: torch.Tensor, *, dense: bool) -> Measured:
     return measure(Recurrence(a, torch.zeros_like(d), dense), Recurrence(a, d, dense))
 
 
+def growth_bound(lyapunov: Lyapunov, e: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """Return the bound of V_k - V_{k-1} for |e_{k-1}| and |d_k|: -|e|^2 + 2 |A* P| |e| |d| + |P| |d|^2."""
+    most, _, coupling = lyapunov.spread()
+    return -e.square() + 2 * coupling.max() * e * d + most.max() * d.square()
+
+
+def older_than(recurrence: Recurrence, e: torch.Tensor, tau: int) -> torch.Tensor:
+    """Return what the error (L, N) owes to inputs tau or more elements ago, A^tau e_{k-tau} (L, N); A diagonal, fixed.
+
+    That is the whole sum of A^j d_{k-j} less its first tau terms.
+    """
+    late = recurrence.a.to(e.dtype) ** tau * e[: max(len(e) - tau, 0)]
+    return torch.cat([torch.zeros_like(e[: len(e) - len(late)]), late])
+
+
 @given(SEEDS, st.integers(1, 5), st.floats(0.05, 0.98), st.booleans(), st.booleans())
 def test_below_a_radius_of_1_the_error_stays_within_every_bound(seed, n, radius, dense, greedy):
     a = transition(seed, n, radius, dense=dense)
@@ -67,7 +82,7 @@ def test_v_grows_no_faster_than_the_quadratic_form(seed, n, radius, dense, greed
     a = transition(seed, n, radius, dense=dense)
     found = pair(a, drive(seed, 60, n, a, dense=dense, greedy=greedy), dense=dense)
     growth = found.energy[1:] - found.energy[:-1]
-    allowed = found.lyapunov.growth(found.error[:-1], found.drive[1:])
+    allowed = growth_bound(found.lyapunov, found.error[:-1], found.drive[1:])
     scale = found.energy.max() + found.drive.max()
     assert bool((growth <= allowed + MARGIN * scale).all())
 
@@ -153,7 +168,7 @@ def test_a_transition_that_changes_is_bounded_by_its_largest_values(seed, n, mos
     assert found.radius == pytest.approx(float(a.max()))
     for bound in found.bounds().values():
         assert float(found.error.max()) <= bound * (1 + MARGIN)
-    allowed = found.lyapunov.growth(found.error[:-1], found.drive[1:])
+    allowed = growth_bound(found.lyapunov, found.error[:-1], found.drive[1:])
     assert bool((found.energy.diff() <= allowed + MARGIN * found.energy.max()).all())
 
 
@@ -175,3 +190,26 @@ def test_a_run_with_gaps_beside_one_without(changes):
     found = measure(*runs)
     torch.testing.assert_close(found.error, expected)
     assert found.varies is changes[0]
+
+
+def test_a_fixed_transition_of_each_row_is_measured_for_each_row():
+    """Two rows whose gaps are constant but different: A is given per element, and is the same at each of one row."""
+    rng = torch.Generator().manual_seed(5)
+    a, d = torch.tensor([0.9, -0.5], dtype=torch.float64), torch.randn(2, 1, 40, 2, generator=rng).double()
+    known = None
+    for gap in (1.0, 0.25):
+        powers = (a.abs() ** gap).expand(1, 40, 2)
+        known = measure(Recurrence(powers, d[0]), Recurrence(powers, d[1]), known)
+        assert not known.varies
+        assert known.radius == pytest.approx(0.9**gap)
+        assert sorted(known.eigenvalues.real.tolist()) == pytest.approx([0.5**gap, 0.9**gap])
+        assert known.lyapunov.kappa() == pytest.approx(1 - 0.9**gap)
+        assert known.bounds()["bound_diagonal"] == pytest.approx(float(known.drive.max()) / (1 - 0.9**gap))
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_where_nothing_moves_nothing_is_triggered(length):
+    found = pair(torch.tensor([0.9]).double(), torch.zeros(length, 1).double(), dense=False)
+    assert found.triggered() == (None if length == 1 else 0.0)
+    pushed = pair(torch.tensor([0.9]).double(), torch.ones(5, 1).double(), dense=False)
+    assert pushed.triggered() == 1.0, "|d| = 1 is above (1 - 0.9) |e|, for |e| is below 10"

@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from ssm_core.both_ways import BothWays
 from ssm_core.model import SequenceModel, build_model
 from ssm_core.plugin import registry
 from ssm_core.plugin.config import config
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.plugin.spec import TaskSpec
 from ssm_core.protocols import Batch, Loss, Task
-from ssm_smr.nss.capture import encoded_at, gates, gates_at_one, listen, recurrences
+from ssm_smr.layer import gates
+from ssm_smr.nss.capture import cut, encoded_at, gates_at_one, listen, recurrences
 from ssm_smr.nss.probe import probe
 from ssm_smr.nss.spec import NSSConfig
 
@@ -193,6 +195,80 @@ def test_both_directions_get_the_raw_input():
     assert result.rows[0]["sup_e"] != result.rows[1]["sup_e"]
 
 
+def test_without_a_sigmoid_it_is_the_convolution_that_goes():
+    result = found(model("s5", ["smr"], {"state_size": 4}, addon_configs=[{"gate": "none"}]), rows=1)
+    assert [row["gate"] for row in result.rows] == ["as trained", "input ungated"] * 2
+    assert "relative error of the features, input ungated" in result.figures
+    assert "input ungated" in result.text
+    assert not any("gate at 1" in text for text in (result.text, *result.figures))
+
+
+@pytest.mark.parametrize("backbone", ["s5", "s6"])
+def test_a_model_that_looks_both_ways_reads_nothing_beyond_the_end(backbone):
+    """Points 1.5 steps apart: 16 of 24 lie inside, and neither run may know what stands behind the sixteenth."""
+    made = model(backbone, [], {"state_size": 4}, causal=False)
+    data = made.task.splits()["test"]
+    result = found(made, rows=1, grid="stretch", size=1.5)
+    with torch.no_grad():
+        x = made.encoder(made.task.collate([data[0]]))
+        place = 1.5 * torch.arange(16)
+        left = place.floor().long()
+        moved = torch.lerp(x[:, left], x[:, (left + 1).clamp(max=LENGTH - 1)], (place - left)[:, None])
+        y, y_moved = (made.stack(each)[0] for each in (x[:, :16], moved))
+    expected = float((y_moved - y).norm() / y.norm())
+    assert result.figures["relative error of the features, as trained"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_cut_off_leaves_the_outputs_their_length():
+    made = model("s5", [], {"state_size": 4})
+    made.task = WaveTask(WaveConfig(masked=2))
+    batch = made.task.collate([made.task.splits()["test"][0]])
+    with cut(made, 7):
+        calls, features, out = listen(made, lambda: made.task.run(made, batch))
+    assert {call.x_bld.shape[1] for call in calls.values()} == {7}
+    assert features.shape == (1, LENGTH, WIDTH)
+    assert out.head.shape == (1, LENGTH, 1)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in made.modules())
+
+
+def test_what_runs_backwards_is_left_out_and_said_so():
+    made = model("s6", ["smr"], {"state_size": 4}, causal=False)
+    rows = found(made, rows=1).rows
+    assert [(row["layer"], row["gate"]) for row in rows] == [
+        (i, variant) for i in (0, 1) for variant in ("as trained", "gate at 1")
+    ]
+    assert {row["transition"] for row in rows} == {
+        "changes, taken along the nominal run; the reverse direction is left out"
+    }
+    for block in made.stack.blocks:
+        both = next(part for part in block.modules() if isinstance(part, BothWays))
+        assert recurrences(block)
+        assert not set(recurrences(block)) & set(both.backwards.modules())
+    one = found(model("s5", [], {"state_size": 4}, causal=False), rows=1).rows
+    assert {row["transition"] for row in one} == {"diagonal; the reverse direction is left out"}
+
+
+def test_a_sequence_without_a_point_inside_is_refused():
+    """A single element that is moved to where there is nothing to read."""
+    made = model("s5", [], {"state_size": 4})
+    data = [{"inputs": torch.ones(1, 1)}]
+    with pytest.raises(UserError, match="none of the moved points"):
+        probe(made, data, NSSConfig(grid="jitter", seed=0, rows=1))
+
+
+def test_of_two_sequences_at_a_time_the_first_is_taken():
+    """A task may run the model on more rows than the batch has: two texts to compare."""
+    one, two = model("s6", [], {"state_size": 4}), model("s6", [], {"state_size": 4})
+
+    def run(model: Any, batch: Batch, state: Any = None) -> Any:
+        twice = torch.cat([batch.inputs, 2 * batch.inputs.flip(1)])
+        return WaveTask.run(two.task, model, Batch(inputs=twice, targets=twice), state)
+
+    two.task.run = run
+    rows = [found(made, rows=1).rows for made in (one, two)]
+    assert [row["sup_e"] for row in rows[1]] == pytest.approx([row["sup_e"] for row in rows[0]], rel=1e-5)
+
+
 def test_listening_leaves_no_hooks():
     made = model("s5", ["smr"], {"state_size": 4})
     found(made, rows=1)
@@ -228,7 +304,11 @@ def test_a_task_of_ones_own_cannot_be_shifted(monkeypatch):
 def test_what_is_masked_is_left_out():
     made = model("s5", [], {"state_size": 4})
     made.task = WaveTask(WaveConfig(masked=4))
-    assert len(found(made, rows=1, grid="jitter").charts[0].curves[0].x) == LENGTH - 4
+    assert len(found(made, rows=1, grid="rate", size=1.5).charts[0].curves[0].x) == LENGTH - 4
+    stretched = found(made, rows=1, grid="stretch", size=1.5).charts[0].curves[0]
+    assert len(stretched.x) == 13, (
+        "points 0, 1.5, ..., 18 lie up to element 19, the last before the masked ones"
+    )
     made.task = WaveTask(WaveConfig(masked=LENGTH))
     with pytest.raises(UserError, match="there are none"):
         found(made, rows=1)

@@ -9,8 +9,9 @@ import torch
 
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError
+from ssm_smr.layer import gates
 from ssm_smr.overhead import measure as bench
-from ssm_smr.overhead.contenders import gate_error, gates, models, training_step
+from ssm_smr.overhead.contenders import gate_error, models, training_step
 from ssm_smr.overhead.spec import OverheadConfig
 
 SMALL: dict[str, Any] = {

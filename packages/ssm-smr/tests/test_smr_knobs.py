@@ -339,3 +339,20 @@ def test_a_wide_dense_gate_says_what_it_costs() -> None:
         warnings.simplefilter("error")
         SMR(Through(300), SMRConfig(mode="depthwise"))
         SMR(Through(256), SMRConfig())
+
+
+@pytest.mark.parametrize("ways", ["shared", "mirrored"])
+@pytest.mark.parametrize("knobs", [{}, {"bias": False}, {"pointwise": True}, {"gap": True, "gate": "none"},
+                                   {"pointwise": True, "gap": True, "bias": False}])  # fmt: skip
+def test_the_warning_counts_what_is_there(ways: Any, knobs: Any) -> None:
+    """The dense gate's parameters and the depthwise one's are those that the two really have."""
+    width, causal, said = 260, ways == "shared", []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for mode in ("dense", "depthwise"):
+            smr = SMR(Through(width, causal), SMRConfig(mode=mode, tau=2, reverse=ways, **knobs))
+            said.append(sum(p.numel() for p in smr.parameters()))
+    (warning,) = caught
+    assert f"has {said[0]:,} parameters a layer;" in str(warning.message)
+    assert str(warning.message).endswith(f"addons.smr.mode=depthwise has {said[1]:,}")
+    assert warning.filename == __file__

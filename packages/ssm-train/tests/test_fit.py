@@ -161,6 +161,36 @@ def test_resume_refuses_what_makes_another_run(tmp_path):
         resume(run, {"batch_size": 8}, task=Toy(), model=module(), quiet=True)
 
 
+class Measured(Toy):
+    """The toy, whose validation metric is NaN at the evaluations that are said not to be finite."""
+
+    def __init__(self, finite: list[bool]) -> None:
+        super().__init__()
+        self.finite = iter(finite)
+
+    def predictions(self, output, batch):
+        factor = 1.0 if next(self.finite, True) else float("nan")
+        return {name: factor * value for name, value in super().predictions(output, batch).items()}
+
+
+@pytest.mark.parametrize(
+    ("finite", "best", "end"),
+    [
+        (
+            [False, False, True, False],
+            30,
+            40,
+        ),  # NaN is not better than a number, and any number is better than it
+        ([False] * 4, 10, 30),  # nor than NaN: patience runs out
+    ],
+)
+def test_a_metric_that_is_nan_is_not_better(tmp_path, finite, best, end):
+    torch.manual_seed(7)
+    run = fit(settings(epochs=4, patience=2), Measured(finite), module(), out=tmp_path, quiet=True)
+    assert json.loads((run / "best.json").read_text())["step"] == best
+    assert json.loads((run / "latest.json").read_text())["step"] == end
+
+
 def test_nan_in_the_data_is_named_and_the_last_good_checkpoint_kept(tmp_path):
     with pytest.raises(TrainingFailed) as failure:
         fit(settings(epochs=2, checkpoint_every=1), Toy(poison=17), module(), out=tmp_path, quiet=True)

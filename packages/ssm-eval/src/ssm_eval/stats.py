@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ssm_core.plugin.errors import UserError
+
+ROUNDING = 8 * sys.float_info.epsilon
+"""Spread of what differs by rounding alone, for numbers about 1."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ class Paired:
         ratio: Geometric mean of the ratios, the first over the second; None if a value is not above 0.
         ratio_low: Lower end of its confidence interval, None for one pair.
         ratio_high: Upper end, None for one pair.
-        p: Of the paired t test that the mean difference (or mean log ratio) is 0, two-sided; None for one pair.
+        p: Of the paired t test that the mean difference (or mean log ratio) is 0, two-sided; None for one pair, and
+            where all pairs say the same but for rounding, for then there is no spread to hold the mean against.
         level: Confidence level of the intervals.
     """
 
@@ -132,7 +137,10 @@ def paired(
         raise UserError("a ratio is asked of values that are not all above 0", "compare differences")
     logs = [math.log(a / b) for a, b in zip(first, second, strict=True)] if positive else []
     ratios = summarise(logs, level) if positive else None
-    tested = differences if on == "difference" or ratios is None else ratios
+    if on == "difference" or ratios is None:
+        p = _p_value(differences, max(map(abs, [*first, *second])))
+    else:
+        p = _p_value(ratios, max(1.0, *map(abs, logs)))
     return Paired(
         n=differences.n,
         difference=differences.mean,
@@ -141,7 +149,7 @@ def paired(
         ratio=_exp(ratios and ratios.mean),
         ratio_low=_exp(ratios and ratios.low),
         ratio_high=_exp(ratios and ratios.high),
-        p=_p_value(tested),
+        p=p,
         level=level,
     )
 
@@ -164,12 +172,33 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def _p_value(summary: Summary) -> float | None:
-    """Return p of the two-sided t test that the mean of the summarised values is 0."""
-    if summary.std is None:
+def least_effect(n: int, comparisons: int = 1, alpha: float = 0.05) -> float | None:
+    """Return the least ``|mean| / std`` of n differences with which one of several comparisons can come out.
+
+    Args:
+        n: Pairs of each comparison.
+        comparisons: Comparisons that are corrected together: the first step of Holm's method asks for
+            ``p <= alpha / comparisons``.
+        alpha: Threshold of the corrected p.
+
+    Returns:
+        ``t / sqrt(n)``, t the two-sided quantile of Student's distribution with n - 1 degrees of freedom; None where
+        there are fewer than two pairs, which have no p.
+    """
+    if n < 2:
         return None
-    if summary.std == 0:
-        return 1.0 if summary.mean == 0 else 0.0
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 1 - alpha / (2 * max(1, comparisons)))) / math.sqrt(n)
+
+
+def _p_value(summary: Summary, size: float) -> float | None:
+    """Return p of the two-sided t test that the mean of the summarised values is 0.
+
+    ``size`` is that of the numbers which these were computed from: a spread within their rounding is none.
+    """
+    if summary.std is None or summary.std <= ROUNDING * size:
+        return None
     from scipy.special import stdtr
 
     t = abs(summary.mean) * math.sqrt(summary.n) / summary.std

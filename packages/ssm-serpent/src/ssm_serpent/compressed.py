@@ -72,12 +72,15 @@ class Compressed(nn.Module):
         held = before["held"].to(x_bld.dtype)
         if x_bld.shape[1] == 0:
             return held[:, None][:, :0], state or ()
-        points, memory = self.resampler(x_bld, gaps_bl, lengths_b, before)
+        points, x_bkm, memory = self.resampler(x_bld, gaps_bl, lengths_b, before)
         index = points.index
+        # With gaps a mask adds the one left open to the state, whose form must not depend on how many points there are.
+        may_drop = not (self.remembers and self.inner.takes_dt) and _free_to_look(x_bld)
+        full = may_drop and bool(index.valid_bk.all())
         y_bkm, inner = self.inner(
-            points.x_bkm,
+            x_bkm,
             dt_bl=points.gaps_bk,
-            mask_bl=index.valid_bk,
+            mask_bl=None if full else index.valid_bk,
             side={name: taken(value, points.token_bk) for name, value in (side or {}).items()} or None,
             state=before.get("inner"),
         )
@@ -93,14 +96,18 @@ class Compressed(nn.Module):
     def step(
         self, x_bd: Tensor, *, dt_b: Tensor | None, side: Side | None, state: State
     ) -> tuple[Tensor, State]:
-        """Take one token (B, D): rows in which it finishes a point step the mixer, the others hold their output."""
+        """Take one token (B, D): rows in which it finishes a point step the mixer, the others hold their output.
+
+        Where no row has a point nothing is encoded and the mixer does not step, but only in eager mode on a CPU.
+        Elsewhere asking would make the host wait, and what the mixer does is thrown away.
+        """
         gaps = None if dt_b is None else dt_b[:, None]
-        points, memory = self.resampler(x_bd[:, None], gaps, None, state)
+        points, memory = self.resampler.find(x_bd[:, None], gaps, None, state)
         done_b, held = points.index.valid_bk[:, 0], state["held"]
-        if _none(done_b):
+        if _free_to_look(x_bd) and not bool(done_b.any()):
             return held.to(x_bd.dtype), {**memory, "held": held, "inner": state["inner"]}
         dt = points.gaps_bk[:, 0] if points.gaps_bk is not None else None
-        y_bm, inner = self._where(done_b, points.x_bkm[:, 0], dt, side, state["inner"])
+        y_bm, inner = self._where(done_b, self.resampler.encode(points)[:, 0], dt, side, state["inner"])
         y_bh = (y_bm if self.out is None else self.out(y_bm)).to(held.dtype)
         held = torch.where(done_b[:, None], y_bh, held)
         return held.to(x_bd.dtype), {**memory, "held": held, "inner": inner}
@@ -122,6 +129,6 @@ class Compressed(nn.Module):
         return y_bkm[:, 0], after
 
 
-def _none(done_b: Tensor) -> bool:
-    """Whether no row has a point, where looking costs nothing: elsewhere the host would wait for the device."""
-    return done_b.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(done_b.any())
+def _free_to_look(x: Tensor) -> bool:
+    """Whether reading a value costs nothing: on other devices the host would wait, a graph would break."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -17,61 +17,30 @@ from ssm_serpent.ops.token_sums import token_sums
 Grad = Literal["full", "local"]
 
 
-def distances(
-    u_bl: Tensor,
-    times_bl: Tensor,
-    start_bk: Tensor,
-    inside_bkw: Tensor,
-    *,
-    event_bk: Tensor | None = None,
-    grad: Grad = "full",
+def from_ticks(
+    u_bl: Tensor, ticks_bkw: Tensor, start_bk: Tensor, inside_bkw: Tensor, event_bk: Tensor | None
 ) -> Tensor:
-    """Measure d_{k,j} = S_{s_k + j} - k for every slot of every window.
+    """Turn distances d_{k,j} = S_{s_k + j} - k, known in ticks, into floats that intervals learn through.
 
-    The difference is taken between integers and only then becomes a float: exact in float32 while |d| < 16.
+    The difference was taken between integers and only now becomes a float: exact in float32 while |d| < 16.
 
     Args:
         u_bl: (B, L) float intervals; only their gradient and dtype are used.
-        times_bl: (B, L) int64, S in ticks.
+        ticks_bkw: (B, K, W) int64, the distances in ticks; 0 where not inside.
         start_bk: (B, K) int64, first token of window k (row k - 1), tokens counted from 0; non-decreasing over the
             rows in use; negative where a trailing window starts before the sequence.
         inside_bkw: (B, K, W) bool, True where the slot holds a token of the row.
-        event_bk: (B, K) int64, c_k; for ``grad="local"`` only.
-        grad: "full" or "local"; see below.
+        event_bk: (B, K) int64, c_k, for the gradient "local"; None for "full".
 
     Returns:
         (B, K, W) in the dtype of `u_bl` and in units of the grid's spacing, negative for tokens before the point;
         0 in slots that hold no token. Differentiable twice.
 
-    With ``grad="full"`` the backward pass is that of the definition, the reverse running sum grad_u_i = sum of grad_d
-    over the slots holding token i or a later one. Such a sum grows with the length of the sequence. ``grad="local"``
-    reads d_{k,j} = (S_{s_k+j} - S_{c_k}) + (S_{c_k} - k) and takes S_{c_k - 1} in the second bracket for a constant:
-    a window gives gradient to its own tokens only. Both are accumulated in float64, without atomics.
-
-    Raises:
-        ValueError: `grad` is neither, or "local" comes without `event_bk`.
-
-    Source: eq. (12b), SeRpEnt, arXiv 2501.11729; gradients derived, the local one this project's.
+    The "full" backward pass is that of the definition, the reverse running sum grad_u_i = sum of grad_d over the slots
+    holding token i or a later one. Such a sum grows with the length of the sequence. The "local" one reads
+    d_{k,j} = (S_{s_k+j} - S_{c_k}) + (S_{c_k} - k) and takes S_{c_k - 1} in the second bracket for a constant: a window
+    gives gradient to its own tokens only. Both are accumulated in float64, without atomics.
     """
-    check_grad("distances", grad)
-    if grad == "local" and event_bk is None:
-        raise ValueError("distances: grad='local' needs event_bk, the token at which each point is finished")
-    if times_bl.shape[1] == 0:
-        ticks_bkw = torch.zeros_like(inside_bkw, dtype=torch.int64)
-    else:
-        n_points, window = inside_bkw.shape[1:]
-        token_bkw = start_bk[:, :, None] + torch.arange(window, device=u_bl.device)
-        token_bkw = token_bkw.clamp(0, times_bl.shape[1] - 1)
-        times_bkw = times_bl.gather(1, token_bkw.flatten(1)).view_as(token_bkw)
-        grid_k = torch.arange(1, n_points + 1, device=u_bl.device) * TICKS
-        ticks_bkw = (times_bkw - grid_k[:, None]).where(inside_bkw, 0)
-    return from_ticks(u_bl, ticks_bkw, start_bk, inside_bkw, event_bk if grad == "local" else None)
-
-
-def from_ticks(
-    u_bl: Tensor, ticks_bkw: Tensor, start_bk: Tensor, inside_bkw: Tensor, event_bk: Tensor | None
-) -> Tensor:
-    """Return distances known in ticks as floats with the gradient that `distances` has, local if events are given."""
     return _Distances.apply(u_bl, ticks_bkw, start_bk, inside_bkw, event_bk)  # pyright: ignore[reportReturnType]
 
 

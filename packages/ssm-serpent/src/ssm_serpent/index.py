@@ -68,17 +68,17 @@ def resample_index(
     In mode "causal" a sequence may come in chunks, with the maps of the whole, bit for bit. From chunk to chunk go
 
     - the phase, time since the last grid point in ticks: ``(phase_b + spans.ticks_bl.sum(1)) % TICKS``, 0 at first;
-    - the last W - 1 tokens and their ticks (0 where a row has had fewer so far), put before the next chunk by
-      `ssm_serpent.intervals.with_history`, with ``history=W - 1``. Tokens of the history are held by windows, finish no
-      point and read none. `event_bk` and `start_bk` count from the first token of the history, as rows of the tokens
-      handed to `encode` do; `point_bl` leaves the history out;
+    - the last W - 1 tokens and their ticks (0 where a row has had fewer so far), put before the next chunk with
+      ``history=W - 1``. Tokens of the history are held by windows, finish no point and read none. `event_bk` and
+      `start_bk` count from the first token of the history, as rows of the tokens handed to `encode` do; `point_bl`
+      leaves the history out;
     - the last finished point: token l reads it where ``point_bl`` is 0 (``spread(..., before_bh=...)``).
 
-    Points count from 1 in each chunk. Keep as many tokens as are valid: after a chunk with padding the last W - 1 valid
-    ones of each row, those of the history included.
+    :class:`ssm_serpent.memory.Memory` holds the first two and goes from chunk to chunk. Points count from 1 in each
+    chunk.
 
     Args:
-        spans: what `intervals` or `fixed_point` returned for a (B, L) batch, or `with_history` made of it.
+        spans: what `intervals` or `fixed_point` returned for a (B, L) batch, or `Memory.before_spans` made of it.
         window: W, at least 1, the slots of a window.
         mode: "nearest" or "causal".
         max_points: rows of the buffer. None: as many as the fullest row needs, which makes the host wait for the
@@ -88,7 +88,7 @@ def resample_index(
             is 0. Mode "causal" only.
         history: leading tokens that belong to earlier chunks. Those with 0 ticks, on the left, are not there. Mode
             "causal" only.
-        grad: "full", the gradient of the definition, or "local"; see `ssm_serpent.distances.distances`.
+        grad: "full", the gradient of the definition, or "local"; see `ssm_serpent.distances.from_ticks`.
         backend: "reference", "torch", "numba" or "triton"; None takes SSM_BACKEND or else the fastest that runs.
 
     Returns:

@@ -18,7 +18,7 @@ class IntervalMap(nn.Module):
         width: H, channels of a token.
         lo: Smallest interval, in units of the grid's spacing.
         hi: Largest.
-        start: Interval of a token of zeros at the start, inside (lo, hi); None is the middle.
+        start: Interval of a token of zeros at the start, inside (lo, hi), or lo where both are one; None is the middle.
 
     Source: eq. (13), SeRpEnt, arXiv 2501.11729; see `ssm_serpent.intervals.intervals` for the readings.
     """
@@ -35,7 +35,9 @@ class IntervalMap(nn.Module):
         """Draw w as a linear layer does; b gives the start."""
         bound = len(self.weight) ** -0.5
         self.weight.uniform_(-bound, bound)
-        share = 0.5 if self.start is None else (self.start - self.lo) / (self.hi - self.lo)
+        share = 0.5
+        if self.start is not None and self.lo < self.hi:
+            share = (self.start - self.lo) / (self.hi - self.lo)
         self.bias.fill_(math.log(share / (1 - share)))
 
     def param_hints(self) -> dict[str, Hint]:

@@ -42,11 +42,13 @@ def intervals(logits_bl: Tensor, lo: float, hi: float, mask_bl: Tensor | None = 
     The typeset eq. (13) is lost; `lo` and `hi` cover what its text and the authors' blog allow, for a compression
     kappa in (0, 1], K points being kept of L tokens:
 
-    | reading | lo | hi | guarantees |
+    | reading | lo | hi | guarantees, r being what the mode rounds by |
     |---|---|---|---|
-    | (a), the default of the method | kappa | 1 | at least kappa L points |
-    | (b), an upper cap alone | 0 | kappa | at most kappa L points |
-    | capped and never degenerate | kappa / 4 | kappa | between kappa L / 4 and kappa L points |
+    | (a), the default of the method | kappa | 1 | at least r(kappa L) points |
+    | (b), an upper cap alone | 0 | kappa | at most r(kappa L) points |
+    | capped and never degenerate | kappa / 4 | kappa | between r(kappa L / 4) and r(kappa L) points |
+
+    Mode "causal" rounds down, r(S) = floor(S); "nearest" to the nearest number, r(S) = max(1, ceil(S - 1/2)).
 
     Args:
         logits_bl: (B, L) float, one scalar per token: w . x_l + b.
@@ -110,24 +112,6 @@ def fixed_point(u_bl: Tensor, lo: float, hi: float, mask_bl: Tensor | None = Non
     return Intervals(u_bl, ticks_bl, ticks_bl.cumsum(1), length_b)
 
 
-def with_history(spans: Intervals, ticks_bp: Tensor) -> Intervals:
-    """Put tokens of an earlier chunk before the intervals of the next one, to be held by its windows.
-
-    Args:
-        spans: the chunk's intervals, (B, L).
-        ticks_bp: (B, P) int64, the intervals of the last P tokens before it, in ticks; 0 where a row has fewer, on the
-            left.
-
-    Returns:
-        Intervals (B, P + L) for ``resample_index(..., history=P)``, which checks them. The earlier tokens' intervals
-        are constants; gradient reaches those of the chunk.
-    """
-    past_bp = (ticks_bp.double() / TICKS).to(spans.u_bl.dtype)
-    ticks_bl = torch.cat([ticks_bp, spans.ticks_bl], 1)
-    u_bl = torch.cat([past_bp, spans.u_bl], 1)
-    return Intervals(u_bl, ticks_bl, ticks_bl.cumsum(1), spans.length_b + ticks_bp.shape[1])
-
-
 def tick_range(lo: float, hi: float) -> tuple[int, int]:
     """Return the smallest and the largest interval in ticks: the whole ticks of [lo, hi], at least one."""
     most = max(1, math.floor(hi * TICKS))
@@ -138,8 +122,8 @@ def _check_range(lo: float, hi: float) -> None:
     if not (0 <= lo <= hi <= 1 and hi * TICKS >= 1):
         raise ValueError(
             f"intervals: lo={lo} and hi={hi} must satisfy 0 <= lo <= hi and 2^-20 <= hi <= 1, in units of the grid's "
-            "spacing. For a compression kappa in (0, 1] give lo=kappa, hi=1 (at least kappa L points) or lo=0, "
-            "hi=kappa (at most)."
+            "spacing. For a compression kappa in (0, 1] give lo=kappa, hi=1 (at least kappa L points, rounded) or "
+            "lo=0, hi=kappa (at most)."
         )
 
 

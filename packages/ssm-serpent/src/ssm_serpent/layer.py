@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -11,14 +12,15 @@ from torch import Tensor, nn
 from ssm_core.in_place import next_gap
 from ssm_core.protocols import Side, State
 from ssm_core.ragged import over_valid, valid
-from ssm_core.rows import Front
+from ssm_core.rows import Front, apart
+from ssm_core.trees import leaves
 from ssm_serpent.branch import Base
 from ssm_serpent.compressed import Compressed
 from ssm_serpent.index import Index
 from ssm_serpent.intervals import Intervals
 from ssm_serpent.side import side_of
 from ssm_serpent.spec import SerpentConfig
-from ssm_serpent.trees import fitted, leaves
+from ssm_serpent.trees import fitted
 
 
 class Trace(NamedTuple):
@@ -163,15 +165,28 @@ class SeRpEnt(nn.Module):
                 found.append(Trace(number, kappa, spans, branch.resampler.index(spans)))
         return found
 
-    def observe(self, x_bld: Tensor, *, mask_bl: Tensor | None = None, **kwargs: Any) -> dict[str, float]:
+    def observe(
+        self,
+        x_bld: Tensor,
+        *,
+        mask_bl: Tensor | None = None,
+        reset_bl: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, float]:
         """Return the compression reached on an input, points for each token, of each compressed branch by its number;
-        see :class:`ssm_core.protocols.Observed`.
+        see :class:`ssm_core.protocols.Observed`. A reset begins a new grid, as in :meth:`forward`.
         """
-        reached: dict[str, float] = {}
-        for trace in self.trace(x_bld, mask_bl):
-            tokens = int(trace.spans.length_b.sum())
-            reached[f"compression.{trace.branch}"] = int(trace.index.count_b.sum()) / max(tokens, 1)
-        return reached
+        mask = torch.ones_like(x_bld[..., 0], dtype=torch.bool) if mask_bl is None else mask_bl
+        pieces = [(x_bld, mask)]
+        if reset_bl is not None and x_bld.shape[1]:
+            packed = [(group.pack(x_bld), group) for group in apart(mask, reset_bl, one_group=False)]
+            pieces = [(x, valid(x, group.lengths)) for x, group in packed]
+        tokens, points = Counter[int](), Counter[int]()
+        for x, seen in pieces:
+            for trace in self.trace(x, seen):
+                tokens[trace.branch] += int(trace.spans.length_b.sum())
+                points[trace.branch] += int(trace.index.count_b.sum())
+        return {f"compression.{branch}": points[branch] / max(tokens[branch], 1) for branch in tokens}
 
     def _run(
         self,

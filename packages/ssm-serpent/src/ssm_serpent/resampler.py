@@ -26,14 +26,14 @@ class Points(NamedTuple):
     Attributes:
         index: Index maps. In mode "causal" windows and events count tokens from the oldest one remembered.
         token_bk: (B, K) int64, the token of the chunk that a point stands for.
-        x_bkm: (B, K, m), the points.
         gaps_bk: (B, K), the time since the point before as the mixer is told it, or None.
+        x_bnd: (B, N, D), the tokens that windows count: those remembered, if any, and the chunk's.
     """
 
     index: Index
     token_bk: Tensor
-    x_bkm: Tensor
     gaps_bk: Tensor | None
+    x_bnd: Tensor
 
 
 class Resampler(nn.Module):
@@ -90,8 +90,27 @@ class Resampler(nn.Module):
         gaps_bl: Tensor | None = None,
         lengths_b: Tensor | None = None,
         before: dict[str, Any] | None = None,
+    ) -> tuple[Points, Tensor, dict[str, Tensor]]:
+        """Find and encode the points of tokens (B, L, D), L > 0; see :meth:`find`.
+
+        Returns:
+            Where the points are, the points (B, K, m), and what is to be remembered.
+        """
+        points, after = self.find(x_bld, gaps_bl, lengths_b, before)
+        return points, self.encode(points), after
+
+    def encode(self, points: Points) -> Tensor:
+        """Make the points (B, K, m) that were found."""
+        return self.encoder(points.x_bnd, points.index)
+
+    def find(
+        self,
+        x_bld: Tensor,
+        gaps_bl: Tensor | None = None,
+        lengths_b: Tensor | None = None,
+        before: dict[str, Any] | None = None,
     ) -> tuple[Points, dict[str, Tensor]]:
-        """Find the points of tokens (B, L, D), L > 0.
+        """Find the points of tokens (B, L, D), L > 0, without making them.
 
         Args:
             x_bld: The tokens.
@@ -100,7 +119,7 @@ class Resampler(nn.Module):
             before: What is remembered, as :meth:`start` gives it; None is that. For mode "causal".
 
         Returns:
-            The points, at least one row of them, and what is to be remembered.
+            Where the points are, at least one row of them, and what is to be remembered.
         """
         mask = None if lengths_b is None else valid(x_bld, lengths_b)
         spans = self.interval_map(x_bld, mask)
@@ -123,7 +142,7 @@ class Resampler(nn.Module):
             gaps_bk, after["since"] = elapsed(gaps, token, index, before["since"])
         elif self.told == "ones":
             gaps_bk = index.valid_bk.to(spans.u_bl)
-        return Points(index, token, self.encoder(x, index), gaps_bk), after
+        return Points(index, token, gaps_bk, x), after
 
     def index(self, spans: Intervals) -> Index:
         """Return the index maps of whole sequences, with one row of points at least."""
@@ -138,7 +157,8 @@ class Resampler(nn.Module):
     def _continued(self, spans: Intervals, memory: Memory) -> Index:
         """Return the index maps of a chunk, windows reaching into what is remembered; one row of points at least."""
         length, phase_b = spans.ticks_bl.shape[1], memory.phase_b
-        if torch.compiler.is_compiling():
+        # One token finishes one point at most: nothing to count, so a step on a GPU waits for nothing.
+        if torch.compiler.is_compiling() or length == 1:
             size = max_points(length, self.interval_map.hi, "causal", phase=True)
         else:
             count_b = (phase_b + spans.ticks_bl.sum(1)) // TICKS

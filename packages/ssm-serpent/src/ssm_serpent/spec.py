@@ -15,14 +15,16 @@ class SerpentConfig:
     Attributes:
         compression: kappa of each compressed branch, in (0, 1]: about the share of the tokens that it keeps. Give as
             many as there are to be branches beside the base.
-        window: Tokens W that make one point. Every token is in some window if W is at least 1 / kappa, rounded up, and
-            one more where windows are symmetric.
+        window: Tokens W that make one point. Every token up to the last point is in some window if W is at least
+            1 / lo, rounded up, lo being the smallest interval: kappa with bounds floor, kappa / 4 with capped; with cap
+            no W is enough. In mode nearest it takes one more, and tokens of the first half unit of time may be in none.
         basis: Gaussian features G of each token's distance from the point; intervals learn through them alone.
         base: A further branch, the first, on the sequence as it is.
-        bounds: Range of the intervals: floor is [kappa, 1], which keeps at least kappa L points; cap is [0, kappa],
-            which keeps at most that many; capped is [kappa / 4, kappa].
-        start: Mean interval that training starts from, one for each compressed branch, inside its range; left empty it
-            is the middle of the range.
+        bounds: Range of the intervals: floor is [kappa, 1], which keeps at least kappa L points of L tokens; cap is
+            [0, kappa], which keeps at most that many; capped is [kappa / 4, kappa]. Mode causal rounds these numbers
+            down, mode nearest to the nearest, and keeps one point at least.
+        start: Mean interval that training starts from, one for each compressed branch, inside its range (1 where
+            compression is 1 and bounds is floor); left empty it is the middle of the range.
         mode: causal makes a point of the last tokens before it and lets a token read the last finished point; nearest
             takes those on both sides, so it looks ahead; auto is causal in a causal model, else nearest.
         split: What a branch sees of the width: project maps all of it to the branch's own, slice gives each branch its
@@ -77,7 +79,7 @@ class SerpentConfig:
             )
         for u0, kappa in zip(self.start, self.compression, strict=True):
             lo, hi = self.interval_range(kappa)
-            if not lo < u0 < hi:
+            if not (lo < u0 < hi or lo == u0 == hi):
                 raise ValueError(
                     f"start {u0} is outside ({lo:g}, {hi:g}), the intervals of a branch with compression {kappa:g} and "
                     f"bounds = {self.bounds}"

@@ -1,8 +1,8 @@
-"""States of inner mixers are trees of tensors whose form is their own affair: walking and choosing rows of them."""
+"""States of inner mixers are trees of tensors whose form is their own affair: choosing rows of them, and fitting."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -10,15 +10,6 @@ from torch import Tensor
 
 from ssm_core.protocols import State
 from ssm_core.rows import over
-
-
-def leaves(tree: State) -> Iterator[Tensor]:
-    """Yield the tensors of a state, in order."""
-    if isinstance(tree, Tensor):
-        yield tree
-        return
-    for value in cast("Mapping[str, State]", tree).values() if isinstance(tree, Mapping) else tree:
-        yield from leaves(value)
 
 
 def choose(rows_b: Tensor, yes: State, no: State) -> State | None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from ssm_core.ops import available_backends
 from ssm_core.ops._backend import numba_problem
 from ssm_serpent.index import Index, max_points, resample_index
-from ssm_serpent.intervals import TICKS, Intervals, fixed_point, intervals, with_history
+from ssm_serpent.intervals import TICKS, Intervals, fixed_point, intervals
+from ssm_serpent.memory import Memory
 from ssm_serpent.ops import encode, spread
 from ssm_serpent.testing import assert_same, from_ticks
 
@@ -52,6 +53,12 @@ def test_long_rows_are_the_same_bits_on_every_backend(where):
         assert_same(on_cpu(found), resample_index(expected, 6, mode, backend="torch"))
 
 
+def behind(ticks_bp: Tensor, spans: Intervals) -> Intervals:
+    """Intervals of a chunk with those of earlier tokens before them."""
+    ticks_bw = torch.cat([torch.zeros_like(ticks_bp.sum(1, keepdim=True)), ticks_bp], 1)
+    return Memory(ticks_bp[..., None].double(), ticks_bw, ticks_bw.double() / TICKS).before_spans(spans)
+
+
 class Chunks:
     """A causal sequence handed over piece by piece, each row with pieces of its own lengths."""
 
@@ -73,7 +80,7 @@ class Chunks:
         spans = fixed_point(u_bl, 0.0, 1.0, torch.arange(u_bl.shape[1], device=device) < lengths[:, None])
         size = max_points(u_bl.shape[1], 1.0, "causal", phase=True) if static else None
         index = resample_index(
-            with_history(spans, self.ticks_bp),
+            behind(self.ticks_bp, spans),
             self.window,
             "causal",
             max_points=size,
@@ -156,7 +163,7 @@ def test_a_history_of_any_length_equals_brute_force(where, ticks, window, histor
         later = fixed_point(empty, 0.0, 1.0)
     past = torch.tensor([[0] * missing + ticks[:history]], dtype=torch.int64, device=where.device)
     given = {"phase_b": torch.tensor([phase], device=where.device), "history": history + missing}
-    spans = with_history(later, past)
+    spans = behind(past, later)
     found = resample_index(spans, window, "causal", **given, backend=where.backend)
     assert_same(on_cpu(found), on_cpu(resample_index(spans, window, "causal", **given, backend="reference")))
     assert found.point_bl.shape == (1, len(ticks) - history)
@@ -228,7 +235,7 @@ def test_refusals_say_what_to_do(change, message):
 
 
 def test_a_hole_in_the_history_is_refused():
-    spans = with_history(intervals(torch.zeros(1, 3), 0.5, 1.0), torch.tensor([[5, 0]]))
+    spans = behind(torch.tensor([[5, 0]]), intervals(torch.zeros(1, 3), 0.5, 1.0))
     with pytest.raises(ValueError, match="have them on the right, next to the chunk"):
         resample_index(spans, 3, "causal", history=2)
 

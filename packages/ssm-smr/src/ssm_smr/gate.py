@@ -14,6 +14,9 @@ from ssm_smr.ops import smr_gate
 from ssm_smr.spec import SMRConfig
 from ssm_smr.taps import convolve, convolve_gaps
 
+OPEN = 3.0
+"""Bias of an open gate: sigmoid(3) = 0.953."""
+
 
 class Gate(nn.Module):
     """z = P(b + sum_i W_i u_{k-i} + sum_i v_i log dt_{k-i}),  u' = s sigmoid(z) u; without a sigmoid, u' = z.
@@ -59,7 +62,7 @@ class Gate(nn.Module):
                 parameter.zero_()
         if init == "open":
             assert last_bias is not None
-            last_bias.fill_(3.0)
+            last_bias.fill_(OPEN)
         elif self.config.gate == "none":
             self._pass_through()
 

@@ -6,7 +6,7 @@ import inspect
 import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssm_core.gaps import check_shapes
 from ssm_core.ops._checks import compute_dtype
@@ -48,6 +48,8 @@ class SMR(Gate):
         self.inner = inner
         mirrored = config.reverse == "mirrored" and not inner.causal
         self.reverse = Gate(inner.d_model, config) if mirrored else None
+        if config.mode == "dense" and self.d_model > DENSE_WARNING_WIDTH:
+            warnings.warn(_too_wide(self), stacklevel=2)
 
     @property
     def d_model(self) -> int:
@@ -180,12 +182,12 @@ def _log(gaps_bl: Tensor) -> Tensor:
 
 
 def _check(inner: Mixer, config: SMRConfig, layer: LayerInfo | None) -> None:
-    """Refuse what this inner mixer cannot give the gate, and warn of a gate that outweighs it.
+    """Refuse what this inner mixer cannot give the gate.
 
     Raises:
         ConfigError: Naming the knob.
     """
-    what, h = type(inner).__name__, inner.d_model
+    what = type(inner).__name__
     if config.gap and not inner.takes_dt:
         raise ConfigError(
             f"smr: with gap = true the gate reads the gaps between elements, and {what} takes none",
@@ -202,12 +204,22 @@ def _check(inner: Mixer, config: SMRConfig, layer: LayerInfo | None) -> None:
                 f"smr: reverse = mirrored needs a second input for the reverse direction, and {what} takes none",
                 "--set addons.smr.reverse=shared",
             )
-    if config.mode == "dense" and h > DENSE_WARNING_WIDTH:
-        warnings.warn(
-            f"smr: a dense gate at width {h} has {h * h * config.tau + h * config.bias:,} parameters a layer; "
-            f"--set addons.smr.mode=depthwise has {h * (config.tau + config.bias):,}",
-            stacklevel=3,
-        )
+
+
+def _too_wide(smr: SMR) -> str:
+    """Return what a dense gate weighs, and what a depthwise one would: their convolutions alone differ."""
+    own = sum(p.numel() for name, p in smr.named_parameters() if not name.startswith("inner."))
+    weights = [gate.weight for gate in (smr, smr.reverse) if gate is not None]
+    saved = sum(weight.numel() - weight.numel() // smr.d_model for weight in weights)
+    return (
+        f"smr: a dense gate at width {smr.d_model} has {own:,} parameters a layer; "
+        f"--set addons.smr.mode=depthwise has {own - saved:,}"
+    )
+
+
+def gates(model: nn.Module) -> list[SMR]:
+    """Return the gates of a model, first layer first."""
+    return [part for part in model.modules() if isinstance(part, SMR)]
 
 
 def build(config: SMRConfig) -> Wrap:

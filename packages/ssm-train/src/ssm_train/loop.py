@@ -155,8 +155,7 @@ class Trainer:
             )
         name, direction = self.task.primary
         value = result.metrics[name]
-        before = math.nan if self.best is None else self.best["value"]
-        better = math.isnan(before) or (value < before if direction == "min" else value > before)
+        better = _better(value, None if self.best is None else self.best["value"], direction)
         if better:
             self.best = checkpoints.pointer(self.run, self.step, name, value)
         self.validated = self.step
@@ -223,3 +222,10 @@ class Trainer:
             if recorder is not None:
                 recorder.log(message)
         raise TrainingFailed(message, self.run.path)
+
+
+def _better(value: float, before: float | None, direction: str) -> bool:
+    """Say whether a metric is better than the best before it; one that is NaN is better than nothing alone."""
+    if before is None or math.isnan(before):
+        return before is None or not math.isnan(value)
+    return value < before if direction == "min" else value > before

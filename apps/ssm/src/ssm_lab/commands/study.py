@@ -120,6 +120,7 @@ def _print(results: dict[str, Any], folder: StudyFolder, as_json: bool, quiet: b
 
 def _describe(plan: Plan, folder: StudyFolder, as_json: bool) -> None:
     """Say what would be run."""
+    from ssm_train.study.comparisons import outlook, outlook_lines
     from ssm_train.study.execution import undone
     from ssm_train.study.left import duration, expected
 
@@ -129,7 +130,14 @@ def _describe(plan: Plan, folder: StudyFolder, as_json: bool) -> None:
     if as_json:
         done = {job.key for job in jobs} - {job.key for job in left}
         rows = [{"run": job.name, "done": job.key in done, "config": job.config.to_tree()} for job in jobs]
-        console.emit_json({"study": plan.study.name, "runs": rows, "seconds_left": seconds})
+        console.emit_json(
+            {
+                "study": plan.study.name,
+                "runs": rows,
+                "seconds_left": seconds,
+                "comparisons": outlook(plan),
+            }
+        )
         return
     names = {job.key for job in left}
     console.emit_table([{"run": job.name, "state": "" if job.key in names else "done"} for job in jobs])
@@ -139,3 +147,5 @@ def _describe(plan: Plan, folder: StudyFolder, as_json: bool) -> None:
         f"study {plan.study.name}: {len(plan.chosen)} cells, {len(jobs)} runs, {len(left)} to do{about}; "
         f"each tested under {tests} condition{'s' if tests > 1 else ''}"
     )
+    for line in outlook_lines(plan):
+        console.say(line)

@@ -1,32 +1,17 @@
-"""States are trees of tensors: walking, picking rows of and comparing them."""
+"""States are trees of tensors: walking, changing, picking rows of and comparing them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssm_core.protocols import State
+from ssm_core.trees import leaves
 
-
-def leaves(tree: State) -> Iterator[Tensor]:
-    """Yield the tensors of a state, in order.
-
-    Raises:
-        AssertionError: If something in it is neither a tensor nor a container of tensors.
-    """
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from leaves(value)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from leaves(value)
-    else:
-        raise AssertionError(f"a state holds tensors, dicts and tuples only, not {type(tree).__name__}")
+__all__ = ["assert_close", "leaves", "mapped", "rows"]
 
 
 def mapped(function: Callable[[Tensor], Tensor], tree: State) -> State:

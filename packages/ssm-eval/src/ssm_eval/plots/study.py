@@ -83,7 +83,7 @@ class Picture:
             if not given.
         ticks: Names of the places 0, 1, ... along the abscissa; None if places are numbers.
         log_x: Logarithmic abscissa.
-        log_y: Logarithmic ordinate.
+        log_y: Logarithmic ordinate, if all means are above 0.
     """
 
     panels: Sequence[Panel]
@@ -121,6 +121,8 @@ def draw(picture: Picture, path: Path | str) -> Path:
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, panel in zip(grid, picture.panels, strict=False):
         _draw(axes, panel, picture, labels)
+    if picture.log_y and all(y > 0 for panel in picture.panels for line in panel.lines for y in line.y):
+        style.logarithmic(grid[0])  # of all panels: they share the ordinate
     for axes in grid[len(picture.panels) :]:
         axes.set_axis_off()
     entries = {}
@@ -165,8 +167,6 @@ def _draw(axes: Axes, panel: Panel, picture: Picture, labels: Sequence[str]) -> 
             capsize=2.5,
             elinewidth=1.0,
         )
-    if picture.log_y and all(y > 0 for line in panel.lines for y in line.y):
-        style.logarithmic(axes)
     _abscissa(axes, panel, picture)
     style.dress(
         axes, x_label=picture.x_label, y_label=f"test {style.label(picture.metric)}", title=panel.title

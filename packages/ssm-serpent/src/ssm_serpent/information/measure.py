@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ssm_core.protocols import Result
+from ssm_serpent.evaluating import evaluating
 from ssm_serpent.information import theorem
 from ssm_serpent.information.report import report
 from ssm_serpent.information.spec import InformationConfig
@@ -20,7 +21,7 @@ def probe(model: Any, dataset: Any, config: InformationConfig) -> Result:
         config: Knobs.
 
     Raises:
-        UserError: If no layer of the model tells its intervals.
+        UserError: If no layer of the model tells its intervals, or there is no element to leave out.
 
     Source: Proposition 1, SeRpEnt, arXiv 2501.11729.
     """
@@ -28,9 +29,6 @@ def probe(model: Any, dataset: Any, config: InformationConfig) -> Result:
         return theorem.measure(config)
     parts, silent = parts_of(model, config.layers)
     rows = [dataset[index] for index in range(min(config.sequences, len(dataset)))]
-    # Restored when it ends: who gave us the model may go on training it.
-    training = model.training
-    model.eval()
-    samples = sample(model, rows, parts, config)
-    model.train(training)
+    with evaluating(model) as device:
+        samples = sample(model, rows, parts, config, device)
     return report(samples, silent, len(rows))

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Chart, Curve, Result
-from ssm_serpent.information.statistics import pearson, slope, spearman
+from ssm_serpent.information.statistics import median, pearson, slope, spearman
 from ssm_serpent.information.trained import Sample
+
+Described: TypeAlias = tuple[Sample, dict[str, Any]]
+"""A sample and its row of the table."""
 
 SHOWN = 6
 """Parts of the model with panels of their own."""
 
 
 def report(samples: list[Sample], silent: list[tuple[int, str]], sequences: int) -> Result:
-    """Describe samples, and the blocks that had nothing to say."""
+    """Describe samples, and the blocks that had nothing to say.
+
+    Raises:
+        UserError: If there are no samples.
+    """
+    if not samples:
+        raise UserError(
+            f"nothing was measured: none of the {sequences} sequences has an element that a layer could be asked about",
+            "give the probe a split with sequences in it, of one valid element or more",
+        )
     rows = [_row(one) for one in samples]
     rows += [
         {**dict.fromkeys(rows[0]), "layer": index, "mixer": f"{what}: no intervals"} for index, what in silent
@@ -29,7 +42,7 @@ def report(samples: list[Sample], silent: list[tuple[int, str]], sequences: int)
             "elements left out, of each mixer": max((row["elements"] or 0 for row in rows), default=0),
         },
         rows=rows,
-        charts=_charts(samples),
+        charts=_charts(list(zip(samples, rows, strict=False))),
     )
 
 
@@ -39,14 +52,14 @@ def _name(one: Sample) -> str:
 
 
 def _row(one: Sample) -> dict[str, Any]:
-    fixed = _tensor(one.fixed)
     row: dict[str, Any] = {
         "layer": one.part.layer,
         "mixer": _name(one),
         "left out": one.definition,
         "elements": len(one.interval),
         "mean interval": float(_tensor(one.interval).mean()),
-        "slope, data fixed": float(fixed.median()) if len(fixed) else math.nan,
+        "above rounding": int(_tensor(one.state).isfinite().sum()),
+        "slope, data fixed": median(_tensor(one.fixed)),
     }
     for what in ("state", "output"):
         x, y = _measured(one.interval, getattr(one, what))
@@ -69,7 +82,8 @@ def _in_a_channel(one: Sample) -> float:
     if not one.channels:
         return math.nan
     intervals, states = (torch.cat(parts).unbind(1) for parts in zip(*one.channels, strict=True))
-    return float(_tensor([spearman(x, y) for x, y in zip(intervals, states, strict=True)]).median())
+    pairs = [(x[y.isfinite()], y[y.isfinite()]) for x, y in zip(intervals, states, strict=True)]
+    return median(_tensor([spearman(x, y) for x, y in pairs]))
 
 
 def _tensor(values: list[float]) -> Tensor:
@@ -98,25 +112,24 @@ def _range(rows: list[dict[str, Any]], key: str) -> str:
     return f"{min(values):.2f} to {max(values):.2f}" if values else "(not measured)"
 
 
-def _charts(samples: list[Sample]) -> list[Chart]:
-    parts: dict[tuple[str, str], list[Sample]] = {}
-    for one in samples:
-        parts.setdefault((one.part.key, one.branch), []).append(one)
+def _charts(samples: list[Described]) -> list[Chart]:
+    parts: dict[tuple[str, str], list[Described]] = {}
+    for one, row in samples:
+        parts.setdefault((one.part.key, one.branch), []).append((one, row))
     charts = []
     for group in list(parts.values())[:SHOWN]:
-        title = (
-            f"layer {group[0].part.layer}, {type(group[0].part.module).__name__} {group[0].branch}".rstrip()
-        )
+        first, _ = group[0]
+        title = f"layer {first.part.layer}, {type(first.part.module).__name__} {first.branch}".rstrip()
         charts.append(_chart(f"{title}: last state", r"$\|h_L - h_L^{(n)}\|$", group, "state"))
         charts.append(_chart(f"{title}: output", "divergence (nats)", group, "output"))
     return charts
 
 
-def _chart(title: str, y_label: str, group: list[Sample], what: str) -> Chart:
+def _chart(title: str, y_label: str, group: list[Described], what: str) -> Chart:
     curves, ranked = [], []
-    for one in group:
+    for one, row in group:
         values = getattr(one, what)
-        correlation = _row(one)[f"Spearman, {what}"]
+        correlation = row[f"Spearman, {what}"]
         ranked.append("-" if correlation is None else f"{correlation:.2f}")
         seen = [(x, y) for x, y in zip(one.interval, values, strict=True) if x > 0 and y > 0]
         curves.append(

@@ -27,6 +27,12 @@ def spearman(x: Tensor, y: Tensor) -> float:
     return pearson(ranks(x), ranks(y))
 
 
+def median(values: Tensor) -> float:
+    """Return the median of those of (n,) that are finite, between the middle two of an even number; NaN if none is."""
+    finite = values[values.isfinite()]
+    return float(finite.quantile(0.5)) if len(finite) else math.nan
+
+
 def slope(x: Tensor, y: Tensor) -> float:
     """Return the least-squares slope of log y over log x (n,), where both are above 0; NaN if x does not vary."""
     both = (x > 0) & (y > 0)

@@ -11,22 +11,27 @@ element? In float64, on a copy, with what came in as it was in the trained model
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ssm_core.trees import leaves
 from ssm_serpent.information.calls import Call
+
+ROUNDING = 1e-12
+"""Share of a state below which a difference of two such states in float64 is no finding."""
 
 
 class Change(NamedTuple):
     """What leaving out one element changes, for P elements, each by itself.
 
     Attributes:
-        state_p: Distance of the last states (P,); NaN where no state is carried.
+        state_p: Distance of the last states (P,); NaN where no state is carried, or where it is below `ROUNDING` of
+            the norm of the last state with the element.
         answer_pld: Answer with the element less the one without it (P, L, D).
-        channel_pd: Distance of the last states of each channel (P, D), if channels have intervals of their own.
+        channel_pd: The same of each channel (P, D), if channels have intervals of their own.
     """
 
     state_p: Tensor
@@ -65,12 +70,12 @@ class Copy:
     def __init__(self, mixer: nn.Module, call: Call) -> None:
         self.mixer: Any = copy.deepcopy(mixer).double()
         self.x_bld = call.x_bld[:1].double()
-        length = self.x_bld.shape[1]
-        self.gaps = torch.ones(1, length).double() if call.dt_bl is None else call.dt_bl[:1].double()
-        self.valid = torch.ones(1, length, dtype=torch.bool) if call.mask_bl is None else call.mask_bl[:1]
+        one_each = torch.ones_like(self.x_bld[..., 0])
+        self.gaps = one_each if call.dt_bl is None else call.dt_bl[:1].double()
+        self.valid = one_each.bool() if call.mask_bl is None else call.mask_bl[:1]
         self.side = {name: value[:1].double() for name, value in call.side.items()}
         self.places = self.valid[0].nonzero()[:, 0]
-        self.time = torch.arange(length)
+        self.time = torch.arange(one_each.shape[1], device=one_each.device)
 
     def run(
         self, seen_pl: Tensor, *, x_pld: Tensor | None = None, gaps_pl: Tensor | None = None
@@ -160,7 +165,7 @@ class Resampler:
             traces = own.mixer.trace(own.x_bld, mask_bl=own.valid)
         for trace in traces:
             # A trace counts valid elements only.
-            interval_l = torch.full(own.time.shape, torch.nan, dtype=torch.float64)
+            interval_l = torch.full_like(own.gaps[0], torch.nan)
             interval_l[self.places] = trace.spans.u_bl[0, : len(self.places)].double()
             found[f"branch {trace.branch}"] = interval_l
         return found
@@ -168,7 +173,7 @@ class Resampler:
     def change(self, definition: str, at_p: Tensor) -> Change:
         """Leave out each of the elements ``at_p``."""
         own, at_p1 = self.copy, at_p[:, None]
-        everything = torch.ones(len(at_p), len(own.time), dtype=torch.bool)
+        everything = torch.ones_like(own.time != at_p1)
         whole, end = own.run(everything)
         if definition == "removed":
             lacking, other_end = own.run(own.time != at_p1)
@@ -179,12 +184,18 @@ class Resampler:
 
 
 def distance(state: Any, other: Any) -> Tensor:
-    """Return the Euclidean distance (B,) of two states over all their numbers but open gaps; NaN if they have none."""
-    squares = [
-        (a - b).abs().square().reshape(len(a), -1).sum(1)
-        for a, b in zip(numbers(state), numbers(other), strict=True)
-    ]
-    return torch.stack(squares).sum(0).sqrt() if squares else torch.tensor(torch.nan)
+    """Return the Euclidean distance (B,) of a state from another over all their numbers but open gaps.
+
+    It is NaN where it is below `ROUNDING` of the norm of the first, and, of shape (), if they have no numbers.
+    """
+    pairs = list(zip(numbers(state), numbers(other), strict=True))
+    if not pairs:
+        return torch.tensor(torch.nan, device="cpu")
+    apart, whole = (
+        torch.stack([value.abs().square().reshape(len(value), -1).sum(1) for value in values]).sum(0).sqrt()
+        for values in ([a - b for a, b in pairs], [a for a, _ in pairs])
+    )
+    return _found(apart, whole)
 
 
 def _by_channel(state: Any, other: Any, channels: int) -> Tensor | None:
@@ -192,20 +203,17 @@ def _by_channel(state: Any, other: Any, channels: int) -> Tensor | None:
     found, others = list(numbers(state)), list(numbers(other))
     if len(found) != 1 or channels == 1 or found[0].shape[1:2] != (channels,):
         return None
-    return (found[0] - others[0]).flatten(2).norm(dim=2)
+    return _found((found[0] - others[0]).flatten(2).norm(dim=2), found[0].flatten(2).norm(dim=2))
+
+
+def _found(apart: Tensor, whole: Tensor) -> Tensor:
+    """Return distances, NaN where they are what rounding makes of a state of norm `whole`."""
+    return torch.where(apart > ROUNDING * whole, apart, torch.nan)
 
 
 def numbers(state: Any) -> Iterator[Tensor]:
-    """Yield the floating or complex tensors of a state."""
-    if isinstance(state, Mapping):
-        for name, value in state.items():
-            if name != "gap":
-                yield from numbers(value)
-    elif isinstance(state, list | tuple):
-        for value in state:
-            yield from numbers(value)
-    elif isinstance(state, Tensor) and (state.is_floating_point() or state.is_complex()):
-        yield state
+    """Yield the floating or complex tensors of a state but its open gaps."""
+    return (x for x in leaves(state, without=("gap",)) if x.is_floating_point() or x.is_complex())
 
 
 def offers(module: nn.Module, method: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -55,11 +56,12 @@ class Sample:
         branch: Its branch, if it has some.
         definition: The way.
         interval: Interval of each element.
-        after: Number of elements after it.
-        state: Distance of the last states.
+        after: Number of elements after it, the masked ones not counted.
+        state: Distance of the last states; NaN where no state is carried, or rounding is as large.
         output: Divergence of the outputs, nats; NaN where it was not measured.
         fixed: Slope of the distance over the interval, all else fixed; recurrences only.
-        channels: For each sequence the intervals and distances of each channel, (n, D) both; where there are some.
+        channels: For each sequence the intervals and distances of each channel, (n, D) both, on the CPU; where there
+            are some.
     """
 
     part: Part
@@ -100,25 +102,30 @@ def parts_of(model: Any, layers: str) -> tuple[list[Part], list[tuple[int, str]]
 
 
 def sample(
-    model: Any, rows: list[Mapping[str, Any]], parts: list[Part], config: InformationConfig
+    model: Any,
+    rows: list[Mapping[str, Any]],
+    parts: list[Part],
+    config: InformationConfig,
+    device: torch.device,
 ) -> list[Sample]:
     """Leave out elements of each row and return what was found, a sample a part, branch and definition."""
     generator = torch.Generator().manual_seed(config.seed)
     samples: dict[tuple[str, str, str], Sample] = {}
     for row in rows:
         with first_calls({part.key: part.module for part in parts}) as calls, torch.no_grad():
-            model(_batch(model, row, 1))
+            model(_batch(model, row, 1, device))
         whole: dict[int, tuple[Batch, Said | None]] = {}
         for part in parts:
             if part.key not in calls:
                 continue
             subject = part.subject(calls[part.key])
             places = subject.places
-            chosen = torch.randperm(len(places), generator=generator)[: config.elements].sort().values
+            order = torch.randperm(len(places), generator=generator, device="cpu")
+            chosen = order[: config.elements].sort().values.to(places.device)
             if not len(chosen):
                 continue
             if len(chosen) not in whole:
-                batch = _batch(model, row, len(chosen))
+                batch = _batch(model, row, len(chosen), device)
                 whole[len(chosen)] = batch, said(model, batch)
             _leave_out(model, part, subject, places[chosen], *whole[len(chosen)], samples)
     return list(samples.values())
@@ -135,7 +142,7 @@ def _leave_out(
 ) -> None:
     for definition in subject.definitions:
         change = subject.change(definition, at_p)
-        output_p = torch.full((len(at_p),), torch.nan)
+        output_p = torch.full_like(change.state_p.expand(len(at_p)), torch.nan)
         if before is not None:
             with answering_less(part.module, change.answer_pld):
                 after = said(model, batch)
@@ -148,21 +155,21 @@ def _leave_out(
             key = part.key, branch, definition
             one = samples.setdefault(key, Sample(part, branch, definition))
             one.interval += interval_l[at_p].tolist()
-            one.after += (subject.places[-1] - at_p).tolist()
+            one.after += (len(subject.places) - torch.searchsorted(subject.places, at_p, right=True)).tolist()
             one.state += change.state_p.expand(len(at_p)).tolist()
             one.output += output_p.tolist()
             one.fixed += fixed
             if isinstance(subject, Recurrence) and change.channel_pd is not None:
-                one.channels.append((subject.by_channel()[at_p], change.channel_pd))
+                one.channels.append((subject.by_channel()[at_p].cpu(), change.channel_pd.cpu()))
 
 
 def _slopes(subject: Recurrence, definition: str, at_p: Tensor) -> list[float]:
     large, small = (subject.change(definition, at_p, share).state_p for share in SHARES)
-    moved = small > 0
+    moved = (small > 0) & (large > 0)  # neither lost in rounding
     ratio = torch.log(large[moved] / small[moved])
-    return (ratio / torch.log(torch.tensor(SHARES[0] / SHARES[1]))).tolist()
+    return (ratio / math.log(SHARES[0] / SHARES[1])).tolist()
 
 
-def _batch(model: Any, row: Mapping[str, Any], times: int) -> Batch:
+def _batch(model: Any, row: Mapping[str, Any], times: int, device: torch.device) -> Batch:
     # Without resets: the sequence counts as one document, else a layer would be called once a document.
-    return replace(model.task.collate([row] * times), reset_bl=None)
+    return replace(model.task.collate([row] * times), reset_bl=None).to(device)

@@ -27,7 +27,9 @@ class Branch:
         elements: The elements that it saw, by their place in the sequence.
         intervals: Interval of each, in units of the grid's spacing.
         times: Sum of the intervals up to each.
-        events: For each point the place in ``elements`` at which it is finished, counted from 0.
+        points: Number of points.
+        events: For each point that the times reach, the place in ``elements`` at which it is finished, counted from 0.
+            The last point may be beyond the end, where points are made of the nearest elements.
         reads: For each element the point that it reads back, counted from 1; 0 is none.
     """
 
@@ -37,6 +39,7 @@ class Branch:
     elements: list[int]
     intervals: list[float]
     times: list[float]
+    points: int
     events: list[int]
     reads: list[int]
 
@@ -44,6 +47,11 @@ class Branch:
     def title(self) -> str:
         """Layer and branch, in words."""
         return f"layer {self.layer}, branch {self.name}"
+
+    @property
+    def beyond(self) -> str:
+        """That a point is beyond the end, in words; nothing if none is."""
+        return " (one point beyond the end)" if self.points > len(self.events) else ""
 
     def segments(self) -> Iterator[tuple[int, int]]:
         """Yield [start, end) of the elements between one event and the next, and last of those after all events."""
@@ -94,6 +102,8 @@ def _branches(layer: int, whose: str, module: Any, call: Call) -> Iterator[Branc
     places = range(x_bld.shape[1]) if mask_bl is None else mask_bl[0].nonzero()[:, 0].tolist()
     for trace in traces:
         spans, index, count = trace.spans, trace.index, len(places)
+        points, ticks = int(index.count_b[0]), spans.times_bl[0].tolist()
+        events = [e for k, e in enumerate(index.event_bk[0, :points].tolist(), 1) if ticks[e] >= k * TICKS]
         yield Branch(
             layer=layer,
             name=f"{trace.branch}{whose}",
@@ -101,6 +111,7 @@ def _branches(layer: int, whose: str, module: Any, call: Call) -> Iterator[Branc
             elements=list(places),
             intervals=spans.u_bl[0, :count].tolist(),
             times=(spans.times_bl[0, :count].double() / TICKS).tolist(),
-            events=index.event_bk[0, : int(index.count_b[0])].tolist(),
+            points=points,
+            events=events,
             reads=index.point_bl[0, :count].tolist(),
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Chart, Curve, Result
+from ssm_serpent.evaluating import evaluating
 from ssm_serpent.resample.branches import Branch, branches_of
 from ssm_serpent.resample.elements import row_of_text, texts
 from ssm_serpent.resample.page import page
@@ -44,10 +45,8 @@ def probe(model: Any, dataset: Any, config: ResampleConfig) -> Result:
         row, what = row_of_text(model.task, dataset, config.text), f"the text {config.text!r}"
     # Without resets: the sequence counts as one document.
     batch = replace(model.task.collate([row]), reset_bl=None)
-    training = model.training
-    model.eval()
-    branches = branches_of(model, batch, config.layers)
-    model.train(training)
+    with evaluating(model) as device:
+        branches = branches_of(model, batch.to(device), config.layers)
     words = texts(dataset, row.get("inputs"))
     return Result(
         text=f"{what}\n{printed(branches, words, config.shown, color=_colored(config))}",
@@ -67,7 +66,7 @@ def _colored(config: ResampleConfig) -> bool:
 
 
 def _row(branch: Branch) -> dict[str, Any]:
-    count, points = len(branch.elements), len(branch.events)
+    count, points = len(branch.elements), branch.points
     return {
         "layer": branch.layer,
         "branch": branch.name,

@@ -50,7 +50,7 @@ def page(branches: Sequence[Branch], texts: Sequence[str] | None, what: str) -> 
 
 
 def _section(branch: Branch, texts: Sequence[str] | None) -> str:
-    count, points = len(branch.elements), len(branch.events)
+    count, points = len(branch.elements), branch.points
     numbers = ""
     if count:
         low, high = min(branch.intervals), max(branch.intervals)
@@ -58,7 +58,7 @@ def _section(branch: Branch, texts: Sequence[str] | None) -> str:
         numbers = f", {points / count:.3f} of them. Intervals {low:.3f} {key} {high:.3f}"
     return (
         f"<h2>{escape(branch.title)}, kappa {branch.kappa:g}</h2>\n"
-        f'<p class="about">{points} points of {count} elements{numbers}</p>\n'
+        f'<p class="about">{points} points of {count} elements{branch.beyond}{numbers}</p>\n'
         f'<div class="elements">{_elements(branch, texts)}</div>'
     )
 

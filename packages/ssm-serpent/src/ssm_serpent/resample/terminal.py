@@ -19,9 +19,10 @@ def printed(branches: Sequence[Branch], texts: Sequence[str] | None, shown: int,
     """
     lines = []
     for branch in branches:
-        count, points = len(branch.elements), len(branch.events)
+        count, points = len(branch.elements), branch.points
         rate = f", {points / count:.2f}" if count else ""
-        lines.append(f"{branch.title} (kappa {branch.kappa:g}): {points} points of {count} elements{rate}")
+        told = f"{points} points of {count} elements{branch.beyond}{rate}"
+        lines.append(f"{branch.title} (kappa {branch.kappa:g}): {told}")
         lines.append(_line(branch, texts, shown, color=color))
     return "\n".join(lines)
 

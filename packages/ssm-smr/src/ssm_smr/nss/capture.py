@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ssm_core.both_ways import BothWays
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Side
 from ssm_core.recurrence import LinearRecurrence, Recurrence
-from ssm_smr.layer import SMR
+from ssm_smr.layer import gates
 from ssm_smr.nss.grids import interpolate
 
 
@@ -36,7 +38,9 @@ class Call:
     length: int
 
     def recurrence(self, most: int) -> Recurrence | None:
-        """Return the recurrence over the first elements, `most` of them at most; None if it has none.
+        """Return the recurrence over the first row's first elements, `most` of them at most; None if it has none.
+
+        A task whose batches are pairs runs two rows where the batch has one.
 
         Raises:
             UserError: If no element is left.
@@ -47,14 +51,29 @@ class Call:
                 "probe nss reads the elements before the first masked one, and there are none",
                 "look at `ssm data info TASK`",
             )
-        dt_bl = None if self.dt_bl is None else self.dt_bl[:, :n]
-        side = None if self.side is None else {name: value[:, :n] for name, value in self.side.items()}
-        return self.module.recurrence(self.x_bld[:, :n], dt_bl=dt_bl, side=side)
+        dt_bl = None if self.dt_bl is None else self.dt_bl[:1, :n]
+        side = None if self.side is None else {name: value[:1, :n] for name, value in self.side.items()}
+        return self.module.recurrence(self.x_bld[:1, :n], dt_bl=dt_bl, side=side)
 
 
 def recurrences(block: nn.Module) -> list[nn.Module]:
-    """Return the parts of a block that can lay their recurrence open."""
-    return [part for part in block.modules() if isinstance(part, LinearRecurrence)]
+    """Return the parts of a block that can lay their recurrence open, but for those that run from the end.
+
+    They get their inputs in reverse, so that their elements are counted from where a sequence ends.
+    """
+    back = {
+        inner
+        for part in block.modules()
+        if isinstance(part, BothWays) and isinstance(part.backwards, nn.Module)
+        for inner in part.backwards.modules()
+    }
+    return [part for part in block.modules() if isinstance(part, LinearRecurrence) and part not in back]
+
+
+def one_way_of_two(block: nn.Module, part: nn.Module) -> bool:
+    """Whether a part of a block lays open one of two directions, in a layer of its own or within one."""
+    pairs = (pair for pair in block.modules() if isinstance(pair, BothWays))
+    return not getattr(part, "causal", True) or any(part in set(pair.modules()) for pair in pairs)
 
 
 @contextlib.contextmanager
@@ -84,7 +103,7 @@ def listen(model: Any, run: Callable[[], Any]) -> tuple[dict[nn.Module, Call], T
         if module not in calls:
             x_bld, mask, reset = args[0], kwargs.get("mask_bl"), kwargs.get("reset_bl")
             given = {"dt_bl": kwargs.get("dt_bl"), "side": kwargs.get("side")}
-            calls[module] = Call(module=module, x_bld=x_bld, length=_whole(x_bld, mask, reset), **given)
+            calls[module] = Call(module=module, x_bld=x_bld, length=whole(x_bld, mask, reset), **given)
 
     hooks = [
         part.register_forward_pre_hook(keep, with_kwargs=True)
@@ -97,18 +116,14 @@ def listen(model: Any, run: Callable[[], Any]) -> tuple[dict[nn.Module, Call], T
     return calls, features[0], out
 
 
-def _whole(x_bld: Tensor, mask_bl: Tensor | None, reset_bl: Tensor | None) -> int:
+def whole(x_bld: Tensor, mask_bl: Tensor | None, reset_bl: Tensor | None) -> int:
+    """Return how many elements of x (B, L, ...) come before the first that is masked or begins anew in any row."""
     length = x_bld.shape[1]
     if mask_bl is not None:
         length = min(length, int(mask_bl.all(0).long().cumprod(0).sum()))
     if reset_bl is not None and reset_bl[:, 1:].any():
         length = min(length, 1 + int(reset_bl[:, 1:].any(0).long().argmax()))
     return length
-
-
-def gates(model: nn.Module) -> list[SMR]:
-    """Return the SMR gates of a model."""
-    return [part for part in model.modules() if isinstance(part, SMR)]
 
 
 @contextlib.contextmanager
@@ -149,4 +164,33 @@ def encoded_at(model: Any, place: Tensor) -> Iterator[None]:
         return interpolate(x_bld, place)
 
     with hooked([model.encoder.register_forward_hook(move)]):
+        yield
+
+
+@contextlib.contextmanager
+def cut(model: Any, length: int) -> Iterator[None]:
+    """Let the stack see the first elements only while this lasts, `length` of them at most.
+
+    What comes out of it is filled up with zeros, for heads that want all elements.
+    """
+    missing: list[int] = []
+
+    def shorten(_: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        missing.append(max(args[0].shape[1] - length, 0))
+        beside = {
+            name: value[:, :length]
+            if name in ("dt_bl", "mask_bl", "reset_bl") and value is not None
+            else value
+            for name, value in kwargs.items()
+        }
+        return (args[0][:, :length], *args[1:]), beside
+
+    def fill(_: Any, __: Any, out: Any) -> Any:
+        return F.pad(out[0], (0, 0, 0, missing.pop())), *out[1:]
+
+    hooks = [
+        model.stack.register_forward_pre_hook(shorten, with_kwargs=True),
+        model.stack.register_forward_hook(fill),
+    ]
+    with hooked(hooks):
         yield

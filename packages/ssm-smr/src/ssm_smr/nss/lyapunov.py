@@ -79,11 +79,6 @@ class Lyapunov:
             return (self.p * e.abs().square()).sum(-1)
         return torch.einsum("lgm,gmn,lgn->l", e, self.p, e)
 
-    def growth(self, e: Tensor, d: Tensor) -> Tensor:
-        """Return the bound of V_k - V_{k-1} for |e_{k-1}| and |d_k|, the quadratic form above."""
-        most, _, coupling = self.spread()
-        return -e.square() + 2 * coupling.max() * e * d + most.max() * d.square()
-
     def level(self, drive: float) -> float:
         """Return what V never exceeds from e = 0, given sup |d|: |P| (sup |d| / kappa)^2.
 

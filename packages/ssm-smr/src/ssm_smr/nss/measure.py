@@ -59,10 +59,14 @@ class Measured:
         return min((bound for bound in self.bounds().values() if bound is not None), default=None)
 
     def triggered(self) -> float | None:
-        """Return the share of steps at which |d_k| reaches kappa |e_{k-1}|, so that V may grow."""
-        if self.lyapunov is None:
+        """Return the share of steps at which |d_k|, not 0, reaches kappa |e_{k-1}|, so that V may grow.
+
+        None if there is no such threshold, or no step.
+        """
+        if self.lyapunov is None or len(self.drive) < 2:
             return None
-        return float((self.drive[1:] >= self.lyapunov.kappa() * self.error[:-1]).double().mean())
+        d, e = self.drive[1:], self.error[:-1]
+        return float(((d > 0) & (d >= self.lyapunov.kappa() * e)).double().mean())
 
     def figures(self) -> dict[str, Any]:
         """Return all of it as numbers by name."""
@@ -85,7 +89,8 @@ def measure(nominal: Recurrence, perturbed: Recurrence, like: Measured | None = 
     Args:
         nominal: On the nominal grid, its batch of size 1.
         perturbed: On the perturbed grid.
-        like: What was measured of another row of the same recurrence: spares solving for P again if A is fixed.
+        like: What was measured of another row of the same recurrence: spares solving for P again if A is fixed
+            and given once, not with each element, where gaps may have made it another.
     """
     one, two = nominal.wide(), perturbed.wide()
     length = min(one.d.shape[1], two.d.shape[1])
@@ -101,7 +106,7 @@ def measure(nominal: Recurrence, perturbed: Recurrence, like: Measured | None = 
     else:
         d, worst = (e - a * before).flatten(1), largest(a, e.shape, varies=varies)
         e = e.flatten(1)
-    if like is None or varies:
+    if like is None or each:
         lyapunov = Lyapunov.of(worst, dense=one.dense)
         eigenvalues = torch.linalg.eigvals(a) if one.dense else a
         radius = spectral_radius(worst, dense=one.dense)
@@ -139,17 +144,3 @@ def largest(a: Tensor, shape: torch.Size, *, varies: bool) -> Tensor:
 def norm(x: Tensor) -> Tensor:
     """Return the Euclidean norm of everything but the first axis, (L,)."""
     return x.flatten(1).norm(dim=1)
-
-
-def older_than(recurrence: Recurrence, e: Tensor, tau: int) -> Tensor:
-    """Return what the error (L, N) owes to inputs tau or more elements ago, A^tau e_{k-tau} (L, N).
-
-    That is the whole sum of A^j d_{k-j} less its first tau terms.
-
-    Args:
-        recurrence: One whose A is diagonal and the same at every element.
-        e: Errors (L, N).
-        tau: Number of terms.
-    """
-    late = recurrence.a.to(e.dtype) ** tau * e[: max(len(e) - tau, 0)]
-    return torch.cat([torch.zeros_like(e[: len(e) - len(late)]), late])

@@ -29,8 +29,8 @@ class NSSConfig:
         frequencies: Imaginary parts of the modes' eigenvalues, in Hz.
         states: Size of the systems hippo and random.
         step: Nominal step in seconds.
-        signal: Frequencies of the sine waves, each of amplitude 1, whose sum is the input, in Hz.
-        length: Elements of the stated system; the most that are taken of a RUN's sequences.
+        signal: Frequencies of the sine waves, each of amplitude 1, whose sum is the input, in Hz, above 0.
+        length: Elements of the stated system, at least 2; the most that are taken of a RUN's sequences.
         gate: Weights of the SMR gate on the input: drawn as a convolution layer's (default), or nearly open at 0.953.
         tau: Inputs that the gate sees.
         gate_scale: Factor on the sigmoid.
@@ -61,12 +61,16 @@ class NSSConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if min(self.states, self.length, self.tau, self.rows) < 1:
-            raise ValueError("states, length, tau and rows must be at least 1")
+        if min(self.states, self.tau, self.rows) < 1:
+            raise ValueError("states, tau and rows must be at least 1")
+        if self.length < 2:
+            raise ValueError("length must be at least 2: the first element has no error before it")
         if self.step <= 0 or self.gate_scale <= 0:
             raise ValueError("step and gate_scale must be above 0")
         if not self.frequencies or not self.signal:
             raise ValueError("frequencies and signal need at least one entry")
+        if min(self.signal) <= 0:
+            raise ValueError("signal takes frequencies above 0, in Hz: a wave of 0 Hz is no input")
         if self.seed < 0:
             raise ValueError("seed must not be negative")
         if self.grid == "jitter" and not 0 <= self.amount <= 0.5:

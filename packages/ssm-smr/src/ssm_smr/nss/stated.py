@@ -26,7 +26,8 @@ def stated(config: NSSConfig) -> Result:
     found, (u, moved) = run(config), on_both_grids(config)
     without, smr = found["without SMR"], found["with SMR"]
     behind = [gated(config, u), gated(config, moved)]
-    shown = slice(0, round(2 / config.step / min(config.signal)))
+    periods = 2 / config.step / min(config.signal)
+    shown = slice(0, round(min(periods, config.length)))
     charts = [
         pictures.inputs(
             u[shown], moved[shown], [v[shown] for v in behind], f"the input: {config.perturbation}"

@@ -10,12 +10,10 @@ from torch import Tensor
 from ssm_core.discretize import zoh
 from ssm_core.hippo import hippo_system
 from ssm_core.recurrence import Recurrence
+from ssm_smr.gate import OPEN
 from ssm_smr.nss.grids import generator
 from ssm_smr.nss.spec import NSSConfig
 from ssm_smr.ops import smr_gate
-
-OPEN = 3.0
-"""Bias of an open gate, as in the add-on: sigmoid(3) = 0.953."""
 
 
 def system(config: NSSConfig) -> tuple[Tensor, Tensor]:

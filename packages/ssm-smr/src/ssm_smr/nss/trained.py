@@ -12,23 +12,27 @@ from torch import Tensor, nn
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Batch, Result
+from ssm_smr.layer import gates
 from ssm_smr.nss import pictures
-from ssm_smr.nss.capture import encoded_at, gates, gates_at_one, listen, recurrences
+from ssm_smr.nss.capture import cut, encoded_at, gates_at_one, listen, one_way_of_two, recurrences, whole
 from ssm_smr.nss.grids import places
 from ssm_smr.nss.measure import Measured, measure
 from ssm_smr.nss.shift import shifted
 from ssm_smr.nss.spec import NSSConfig
 
-AS_TRAINED, AT_ONE = "as trained", "gate at 1"
+AS_TRAINED, AT_ONE, UNGATED = "as trained", "gate at 1", "input ungated"
+"""Names of the variants: for gate = "none" what is taken away is a convolution, and no gate."""
+
 PANELS = 4
 """Layers in the picture."""
 
 NOTHING = "no linear recurrence to analyse"
+LEFT_OUT = "; the reverse direction is left out"
 
 
 @dataclass
 class Variant:
-    """What was measured of a model, its gates as they are or at 1.
+    """What was measured of a model, as it is or with its raw input in place of what SMR makes of it.
 
     Attributes:
         layers: Block and part -> one measurement a sequence.
@@ -50,7 +54,7 @@ class Pair:
         moved: Batch of one; the same if the encoded inputs are moved.
         task: The task of the second.
         place: Where encoded inputs are read, in steps (L,), or None if the second batch already is on the other grid.
-        length: Elements to compare.
+        length: Elements to compare; if encoded inputs are moved, all that the stack sees of either.
     """
 
     nominal: Batch
@@ -61,7 +65,7 @@ class Pair:
 
 
 def trained(model: Any, dataset: Any, config: NSSConfig) -> Result:
-    """Return rows of each layer, with the gates as trained and, if there are any, at 1; charts of the first sequence.
+    """Return rows of each layer, as trained and, if there is SMR, on its raw input; charts of the first sequence.
 
     Raises:
         UserError: If no layer has a linear recurrence, or the task's settings do not fit.
@@ -71,14 +75,18 @@ def trained(model: Any, dataset: Any, config: NSSConfig) -> Result:
             "no layer of this model has a linear recurrence to analyse",
             "of the backbones, s4, s4d, dss (version exp), s5, s6, mamba2, lru, h3, mega, spade and seqboat have",
         )
-    names = [AS_TRAINED, AT_ONE] if gates(model) else [AS_TRAINED]
-    variants = {name: Variant() for name in names}
+    variants = {name: Variant() for name in _variants(model)}
     known: dict[nn.Module, Measured] = {}
     for pair in _pairs(model, dataset, config):
         for name, variant in variants.items():
-            with gates_at_one(model) if name == AT_ONE else contextlib.nullcontext():
+            with contextlib.nullcontext() if name == AS_TRAINED else gates_at_one(model):
                 _add(variant, known, model, pair, config)
     return _result(model, variants, config)
+
+
+def _variants(model: nn.Module) -> list[str]:
+    kinds = {gate.config.gate for gate in gates(model)}
+    return [AS_TRAINED, *({UNGATED if kinds == {"none"} else AT_ONE} if kinds else ())]
 
 
 def _pairs(model: Any, dataset: Any, config: NSSConfig) -> Iterator[Pair]:
@@ -88,12 +96,18 @@ def _pairs(model: Any, dataset: Any, config: NSSConfig) -> Iterator[Pair]:
         moved = other.splits()["test"]
     for row in range(min(config.rows, len(dataset), len(moved))):
         one, two = task.collate([dataset[row]]), other.collate([moved[row]])
+        # Where nothing counts, it is for the layers to say so.
+        ends = [whole(b.inputs, b.mask_bl, b.reset_bl) or b.inputs.shape[1] for b in (one, two)]
         if config.shift:
-            yield Pair(one, two, other, None, config.length)
+            yield Pair(one, two, other, None, min(config.length, *ends))
             continue
-        length = one.inputs.shape[1]
-        place = places(config, length, row)
-        inside = int((place <= length - 1).long().cumprod(0).sum())
+        place = places(config, one.inputs.shape[1], row)
+        inside = int((place <= ends[0] - 1).long().cumprod(0).sum())
+        if inside == 0:
+            raise UserError(
+                f"none of the moved points lies within sequence {row} of the test split, {ends[0]} long",
+                "probe longer sequences, another seed, or --set 'shift=[\"KNOB=VALUE\"]' with a knob of the task",
+            )
         yield Pair(one, two, task, place, min(config.length, inside))
 
 
@@ -102,9 +116,11 @@ def _add(
     variant: Variant, known: dict[nn.Module, Measured], model: Any, pair: Pair, config: NSSConfig
 ) -> None:
     """Run one sequence on both grids and add what is found; `known` is what was measured of each layer before."""
-    calls, y, out = listen(model, lambda: model.task.run(model, pair.nominal))
-    with contextlib.nullcontext() if pair.place is None else encoded_at(model, pair.place):
-        calls_moved, y_moved, out_moved = listen(model, lambda: pair.task.run(model, pair.moved))
+    # What lies behind the end of either must not come back through a layer that looks ahead.
+    with contextlib.nullcontext() if pair.place is None else cut(model, pair.length):
+        calls, y, out = listen(model, lambda: model.task.run(model, pair.nominal))
+        with contextlib.nullcontext() if pair.place is None else encoded_at(model, pair.place):
+            calls_moved, y_moved, out_moved = listen(model, lambda: pair.task.run(model, pair.moved))
     for index, block in enumerate(model.stack.blocks):
         for part in recurrences(block):
             if part not in calls or part not in calls_moved:
@@ -132,7 +148,10 @@ def _result(model: Any, variants: dict[str, Variant], config: NSSConfig) -> Resu
     for index, block in enumerate(model.stack.blocks):
         parts = [part for i, part in first.layers if i == index]
         for part in parts:
-            rows += [_row(index, part, name, one.layers[index, part]) for name, one in variants.items()]
+            left_out = LEFT_OUT if one_way_of_two(block, part) else ""
+            for name, one in variants.items():
+                row = _row(index, part, name, one.layers[index, part])
+                rows.append({**row, "transition": row["transition"] + left_out})
         if not parts:
             rows.append({"layer": index, "part": type(block).__name__, "transition": NOTHING})
     keys = dict.fromkeys(key for row in rows for key in row)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssm_core import build_model
 from ssm_core.plugin import registry
-from ssm_smr.layer import SMR
+from ssm_smr.layer import SMR, gates
 from ssm_smr.ops import smr_gate
 from ssm_smr.overhead.spec import OverheadConfig
 
@@ -55,11 +55,6 @@ def training_step(model: nn.Module, x: Tensor) -> Callable[[], None]:
         optimiser.step()
 
     return step
-
-
-def gates(model: nn.Module) -> list[SMR]:
-    """Return the gates of a model, first layer first."""
-    return [part for part in model.modules() if isinstance(part, SMR)]
 
 
 def gate_alone(model: nn.Module, batch: int, length: int) -> Callable[[], None]:

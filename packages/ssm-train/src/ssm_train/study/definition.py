@@ -50,7 +50,7 @@ class Condition:
 
     Attributes:
         name: What it is called.
-        settings: What is laid over the run's own; nothing is the run's own test.
+        settings: What is laid over the run's own; what changes nothing is the run's own test.
         x: Its place on the figure's abscissa, if that is a number.
     """
 
@@ -71,6 +71,8 @@ class Compare:
         tests: Limits the conditions; all if empty.
         pool: Axes whose levels are pairs of one comparison, rather than comparisons of their own.
         on: Whether the test asks for a difference, or for a ratio (of values above 0), which suits pooled scales.
+        between: One more axis and two of its levels, ``{N = ["256", "4"]}``: what is asked is whether the difference
+            (or ratio) at the first is another than at the second, still paired by seed.
     """
 
     of: Places
@@ -80,6 +82,7 @@ class Compare:
     tests: list[str] = field(default_factory=list)
     pool: list[str] = field(default_factory=list)
     on: Literal["difference", "ratio"] = "difference"
+    between: dict[str, list[str]] = field(default_factory=dict)
 
 
 @config
@@ -120,8 +123,8 @@ class Study:
         axes: What varies; the cells are all combinations.
         skip: Combinations that are left out.
         when: Settings of certain combinations.
-        tests: Conditions of the tests; one without settings is always among them.
-        compare: Comparisons; their p values are corrected together.
+        tests: Conditions of the tests; one without settings, or with those of ``settings``, is always among them.
+        compare: Blocks of comparisons; the p values of a block are corrected together.
         figure: The picture.
     """
 

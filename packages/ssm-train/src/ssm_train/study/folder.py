@@ -112,20 +112,39 @@ def rank(run: RunFolder) -> int:
 
 
 def measured(run: RunFolder, settings: Mapping[str, Any]) -> dict[str, float] | None:
-    """Return the metrics of a run's best weights on the test split under some settings, None if not measured yet."""
+    """Return the metrics of a run's best weights on the test split under some settings, None if not measured yet.
+
+    Settings that the run has itself change nothing, and are not looked at: its own test is found under them too.
+    """
     try:
-        step = pointer(run)["step"]
+        step, own = pointer(run)["step"], run.config_tree()
     except UserError:
         return None
-    wanted = plain(settings)
+    wanted = _changes(own, plain(settings))
     for file in sorted((run.path / "eval").glob(f"test@{step}*.json")):
         try:
             report = read_json(file)
         except UserError:
             continue
-        if (report["step"], report["split"], report["overrides"]) == (step, "test", wanted):
+        if (report["step"], report["split"]) == (step, "test") and _changes(
+            own, report["overrides"]
+        ) == wanted:
             return report["metrics"]
     return None
+
+
+def _changes(own: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings that a run does not have already."""
+    changes: dict[str, Any] = {}
+    for name, value in settings.items():
+        held = own.get(name)
+        if isinstance(value, Mapping) and isinstance(held, Mapping):
+            # Beside the name of a plugin, which may be another, stand settings of that one.
+            if inner := dict(value) if "name" in value else _changes(held, value):
+                changes[name] = inner
+        elif name not in own or held != value:
+            changes[name] = value
+    return changes
 
 
 def complete(run: RunFolder | None, conditions: Sequence[Mapping[str, Any]]) -> bool:

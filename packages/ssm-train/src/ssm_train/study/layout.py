@@ -36,9 +36,10 @@ def layout(study: Study, results: Mapping[str, Any]) -> Picture:
         ]
         if found:
             panels.append(Panel(", ".join(panel.values()) or study.name, found))
+    lost = any(point["not_finite"] for point in points.values() if point)
     return Picture(
         panels=panels,
-        title=study.summary or study.name,
+        title=(study.summary or study.name) + (" (without values that are not finite)" if lost else ""),
         x_label=figure.x_label or ("" if x == TESTS else x),
         metric=metric,
         labels=[", ".join(each.values()) for each in _combinations(lines, shown)],

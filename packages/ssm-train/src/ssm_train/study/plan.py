@@ -99,7 +99,8 @@ def make_plan(
 
     Raises:
         UserError: If nothing is left to run, or an override fits no cell.
-        ConfigError: If a cell's settings are wrong; the message names the cell.
+        ConfigError: If a cell's settings are wrong, or the overrides make one of two that differed; the message names
+            the cells.
     """
     overrides = overrides or {}
     combinations = [
@@ -115,7 +116,42 @@ def make_plan(
     chosen = tuple(cell for cell in cells if matches(cell.levels, only or {}))
     if not chosen:
         raise UserError(f"nothing of study {study.name} is left to run", "give --only other levels")
+    if overrides:
+        cells = _told_apart(study, cells, chosen)
     return Plan(study, cells, chosen, tuple(study.seeds if seeds is None else seeds), overrides)
+
+
+def _told_apart(study: Study, cells: tuple[Cell, ...], chosen: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """Return the cells without those that ``--set`` has made equal to another and that are not to be run.
+
+    Raises:
+        ConfigError: If two of those that are to be run differ without it, and no longer do with it.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell.config.to_tree()), []).append(cell)
+    left_out = set[str]()
+    for group in groups.values():
+        before = {cell.name: _key_without(study, cell) for cell in group} if len(group) > 1 else {}
+        if len(set(before.values()) - {""}) < 2:
+            continue
+        wanted = {before[cell.name]: cell for cell in reversed(group) if cell in chosen}
+        left_out |= {cell.name for cell in group if before[cell.name] not in wanted}
+        if len(wanted) > 1:
+            *_, other, one = wanted.values()
+            raise ConfigError(
+                f"--set makes one run of the cells '{one.name}' and '{other.name}' of study {study.name}, which differ",
+                "run one of them with --only, set something else, or write a study file of your own",
+            )
+    return tuple(cell for cell in cells if cell.name not in left_out)
+
+
+def _key_without(study: Study, cell: Cell) -> str:
+    """Return what a cell is known by without overrides; nothing if it is no run without them."""
+    try:
+        return key(_cell(study, cell.levels, {}).config.to_tree())
+    except ConfigError:
+        return ""
 
 
 def seeded(config: RunConfig, seed: int) -> RunConfig:

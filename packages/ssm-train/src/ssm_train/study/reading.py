@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssm_core.plugin.config import Tree, check
+from ssm_core.plugin.config import Tree, check, merge
 from ssm_core.plugin.errors import ConfigError, UserError, did_you_mean
 from ssm_core.run.recipes import ShippedStudy, study
-from ssm_train.study.definition import TESTS, Places, Study, as_list
+from ssm_train.study.definition import TESTS, Compare, Places, Study, as_list
 
 AS_TRAINED = "as trained"
 """Name of the condition without settings, where the study gives it no other."""
@@ -49,11 +49,18 @@ def read_study(shipped: ShippedStudy) -> Study:
             # What stands beside the name is the settings: they need no table of their own in the file.
             tree[key] = [_with_settings(entry, names) for entry in entries]
     tests = tree.get("tests", [])
-    if isinstance(tests, list) and all(test.get("settings") for test in tests if isinstance(test, dict)):
+    given = tree.get("settings", {})
+    if isinstance(tests, list) and not any(_own(test, given) for test in tests if isinstance(test, dict)):
         tree["tests"] = [{"name": AS_TRAINED}, *tests]
     made = check(Study, tree, "study", whose)
     _check_names(made, whose)
     return made
+
+
+def _own(test: Mapping[str, Any], given: Any) -> bool:
+    """Say whether a test is the runs' own: it changes nothing, or says what the settings of all runs say."""
+    wanted = test.get("settings", {})
+    return not wanted or (isinstance(given, Mapping) and merge(given, wanted) == given)
 
 
 def _with_settings(entry: Mapping[str, Any], names: Iterable[str]) -> Tree:
@@ -78,12 +85,24 @@ def _check_names(study: Study, whose: str) -> None:
             check_places(study, places, f"a comparison of {whose}")
         if compare.of.keys() != compare.against.keys() or not compare.of:
             raise ConfigError(f"'of' and 'against' of a comparison of {whose} have to name the same axes")
-        _known(compare.pool, set(names) - compare.of.keys(), "axis to pool", whose)
+        free = set(names) - compare.of.keys() - compare.between.keys()
+        _known(compare.pool, free, "axis to pool", whose)
+        _check_between(study, compare, whose)
         _known(compare.tests, study.levels(TESTS), "test", whose)
     figure = study.figure
     shown = [*([figure.x] if figure.x else []), *figure.lines, *figure.panels]
     _known(shown, {*names, TESTS}, "axis", f"the figure of {whose}")
     _known(figure.tests, study.levels(TESTS), "test", f"the figure of {whose}")
+
+
+def _check_between(study: Study, compare: Compare, whose: str) -> None:
+    check_places(study, compare.between, f"a comparison of {whose}")
+    for name, levels in compare.between.items():
+        if len(compare.between) > 1 or len(set(levels)) != 2 or len(levels) != 2 or name in compare.of:
+            raise ConfigError(
+                f"'between' of a comparison of {whose} takes one axis that is not in 'of', and two of its levels",
+                f'such as between = {{ {name} = ["one", "other"] }}',
+            )
 
 
 def check_places(study: Study, places: Mapping[str, Any], whose: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssm_core.plugin.config import to_toml
 from ssm_core.run.folder import write_bytes, write_json
-from ssm_train.study.analysis import Row, analyse
+from ssm_train.study.analysis import analyse
+from ssm_train.study.comparisons import Row, title
 from ssm_train.study.folder import StudyFolder
 from ssm_train.study.plan import Plan
 
@@ -57,37 +59,39 @@ def cell_rows(results: Mapping[str, Any]) -> list[Row]:
     rows = []
     for cell in results["cells"]:
         tests = {name: metrics.get(results["metric"]) for name, metrics in cell["tests"].items()}
-        if any(value and value["n"] for value in tests.values()):
-            seeds = max(value["n"] for value in tests.values() if value)
+        if any(value and (value["n"] or value["not_finite"]) for value in tests.values()):
+            seeds = max(value["n"] + value["not_finite"] for value in tests.values() if value)
             shown = {name: _mean(value) for name, value in tests.items()}
             rows.append({**cell["levels"], "parameters": cell["parameters"], "seeds": seeds, **shown})
     return rows
 
 
 def comparison_rows(results: Mapping[str, Any]) -> list[Row]:
-    """Return one row for each comparison of at least one pair."""
-    rows = []
-    for row in results["comparisons"]:
-        if row["n"]:
-            rows.append(
-                {
-                    "compared": f"{', '.join(row['of'].values())} - {', '.join(row['against'].values())}",
-                    "at": ", ".join(row["at"].values()),
-                    "test": row["test"],
-                    "metric": row["metric"],
-                    "pairs": row["n"],
-                    "difference": f"{row['difference']:+.3g}{_interval(row['low'], row['high'], '+.2g')}",
-                    "ratio": _ratio(row),
-                    "p": _p(row["p"]),
-                    "p (Holm)": _p(row["p_holm"]),
-                }
-            )
-    return rows
+    """Return one row for each comparison of at least one pair, or of which a value is not finite."""
+    kept = [row for row in results["comparisons"] if row["n"] or any(row["not_finite"])]
+    lost = any(any(row["not_finite"]) for row in kept)
+    return [
+        {
+            "block": row["block"],
+            "compared": title(row),
+            "at": ", ".join(row["at"].values()),
+            "test": row["test"],
+            "metric": row["metric"],
+            "pairs": row["n"],
+            **({"not finite": _lost(row["not_finite"])} if lost else {}),
+            "difference": _value(row, "difference", "low", "high", "+"),
+            "ratio": _value(row, "ratio", "ratio_low", "ratio_high", ""),
+            "p of": _p_of(row),
+            "p": _p(row["p"]),
+            "p (Holm)": _p(row["p_holm"]),
+        }
+        for row in kept
+    ]
 
 
 def missing_line(results: Mapping[str, Any]) -> str:
     """Return what is missing, in a line; nothing if nothing is."""
-    missing, total = results["missing"], len(results["cells"]) * len(results["seeds"])
+    missing, total = results["missing"], results["runs"]
     if not missing:
         return ""
     first = "; ".join(f"{row['cell']}, seed {row['seed']} ({row['state']})" for row in missing[:3])
@@ -108,11 +112,32 @@ def markdown(results: Mapping[str, Any]) -> str:
     if rows := comparison_rows(results):
         parts += [
             "## Comparisons",
-            f"Pairs are of one seed. Mean difference, and geometric mean of the ratios, with their {level} intervals; "
-            f"p of the paired t test, and corrected by Holm's method for all {len(rows)} comparisons of the study.",
+            _legend(results, level),
             _table(rows),
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _legend(results: Mapping[str, Any], level: str) -> str:
+    """Say what stands in the table of comparisons; what is said of some rows only, where there are such."""
+    rows = results["comparisons"]
+    counts = Counter(row["block"] for row in rows if row["p"] is not None)
+    tested = ", ".join(f"{n} in block {block}" for block, n in counts.items()) or "none so far"
+    parts = [
+        f"Pairs are of one seed. Mean difference, and geometric mean of the ratios, with their {level} intervals; p of "
+        "the paired t test that what stands under *p of* is nothing (a difference of 0, a ratio of 1), and corrected "
+        f"by Holm's method within each block, a `[[compare]]` of the study (comparisons with a p: {tested})."
+    ]
+    if any(row["between"] for row in rows):
+        parts.append(
+            "Where two more levels are named, it is the difference (ratio) at the first less (over) that at the other."
+        )
+    if any(any(row["not_finite"]) for row in rows):
+        parts.append(
+            "Values that are not finite make no pair: a comparison is of the seeds that came through on both sides, "
+            "and flatters the side that has more *not finite*."
+        )
+    return " ".join(parts)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -129,21 +154,31 @@ def _cell(value: Any) -> str:
 
 
 def _mean(value: Mapping[str, Any] | None) -> str:
-    if not value or value["mean"] is None:
+    if not value or not (value["n"] or value["not_finite"]):
         return ""
+    if not value["n"]:
+        return f"none of {value['not_finite']} finite"
     bad = f" ({value['not_finite']} not finite)" if value["not_finite"] else ""
     half = "" if value["high"] is None else f" ± {value['high'] - value['mean']:.1g}"
     return f"{value['mean']:.3g}{half}{bad}"
 
 
-def _ratio(row: Mapping[str, Any]) -> str:
-    if row["ratio"] is None:
+def _value(row: Mapping[str, Any], name: str, low: str, high: str, sign: str) -> str:
+    if row[name] is None:
         return ""
-    return f"{row['ratio']:.3g}{_interval(row['ratio_low'], row['ratio_high'], '.3g')}"
+    ends = [row[end] for end in (low, high) if row[end] is not None]
+    interval = f" [{', '.join(f'{end:{sign}.3g}' for end in ends)}]" if ends else ""
+    return f"{row[name]:{sign}.3g}{interval}"
 
 
-def _interval(low: float | None, high: float | None, form: str) -> str:
-    return "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
+def _lost(counts: Sequence[int]) -> str:
+    return f"{counts[0]} against {counts[1]}" if any(counts) else ""
+
+
+def _p_of(row: Mapping[str, Any]) -> str:
+    if row["p"] is None:
+        return ""
+    return row["on"] if row["on"] == row["asked"] else f"{row['on']} (no {row['asked']}: not all above 0)"
 
 
 def _p(value: float | None) -> str:
