@@ -157,6 +157,13 @@ def test_a_spec_of_another_name_is_refused(site) -> None:
         registry.describe("backbone", "odd")
 
 
+def test_a_knob_that_no_configuration_can_set_is_refused(site) -> None:
+    module = source("mine").replace("size: ", "name: ")
+    site.install("dist", {"ssm.backbones": {"mine": "fake_spec:SPEC"}}, {"fake_spec": module})
+    with pytest.raises(PluginError, match="has a knob called 'name'"):
+        registry.describe("backbone", "mine")
+
+
 def test_a_config_error_names_the_long_name(site) -> None:
     site.install("dist", {"ssm.backbones": {"mine": "fake_spec:SPEC"}}, {"fake_spec": source("mine")})
     with pytest.raises(Exception, match=r"backbone dist/mine has no setting 'backbone\.siez'"):

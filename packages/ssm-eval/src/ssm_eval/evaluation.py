@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ssm_core.evaluating import evaluating
 from ssm_core.plugin.config import plain
 from ssm_core.plugin.errors import UserError, did_you_mean
 from ssm_core.protocols import Batch, Output, Progress, Split, Task
@@ -79,7 +80,7 @@ def evaluate(
     batches = _streamed(data, n, name, batch_size) if carries else _dealt(n, name, batch_size)
     state, first, done = None, None, 0
     # no_grad rather than inference_mode: what a layer caches in it must still serve training afterwards.
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for rows in batches:
             batch = task.collate([data[row] for row in rows]).to(device)
             with _arithmetic(torch.device(device), precision):
@@ -206,18 +207,6 @@ def _place() -> tuple[int, int]:
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and each of its modules back into the mode it had (some may be frozen)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _arithmetic(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -38,6 +38,9 @@ SPECS: dict[str, type[Spec]] = {
 }
 """Kind -> the class of its specs; recipes are packages and commands are Typer apps."""
 
+NAMED = ("backbone", "task")
+"""Kinds whose table in a configuration has the plugin's name beside its knobs."""
+
 FIRST_PARTY = {
     **dict.fromkeys(
         (
@@ -164,7 +167,8 @@ def describe(kind: str, name: str) -> tuple[Entry, Any]:
     """Return a plugin's entry and its spec, without importing what it builds.
 
     Raises:
-        PluginError: Unknown, clashing, broken, not a spec, or written for another API number.
+        PluginError: Unknown, clashing, broken, not a spec, written for another API number, or with a knob that no
+            configuration can set.
     """
     entry = find(kind, name)
     spec = entry.load()
@@ -182,6 +186,11 @@ def describe(kind: str, name: str) -> tuple[Entry, Any]:
         raise PluginError(f"{owner} is written for plugin API {spec.api}; this is API {API}", newer)
     if spec.name != entry.name:
         raise PluginError(f"{owner} calls itself '{spec.name}' in its spec", "the two names have to agree")
+    if kind in NAMED and "name" in getattr(spec.config, "__dataclass_fields__", {}):
+        raise PluginError(
+            f"{owner} has a knob called 'name', which in a configuration is the {kind}'s own",
+            "give the knob another name",
+        )
     return entry, spec
 
 

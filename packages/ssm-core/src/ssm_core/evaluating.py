@@ -1,4 +1,4 @@
-"""A model as probes ask it: evaluating, its batches where it is, and left as it was."""
+"""A model in evaluation for a while, and left as it was."""
 
 from __future__ import annotations
 
