@@ -87,6 +87,7 @@ def test_evaluates_at_sampling_points_it_never_saw(home, run):
     assert len(list((run / "eval").glob("*.json"))) >= 2
 
 
+@pytest.mark.slow
 def test_seeds_run_side_by_side_and_compare_joins_them(home):
     paths, shown = trained(home, "--epochs", "1", "--seeds", "0-1")
     assert len(paths) == 2

@@ -12,9 +12,9 @@ import torch
 from guessing import LENGTH, S6, SERPENT, Guess, Rows, model_of, subject
 from torch import nn
 
+from ssm_core.evaluating import evaluating
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Batch
-from ssm_core.evaluating import evaluating
 from ssm_serpent.information.calls import first_calls
 from ssm_serpent.information.measure import probe
 from ssm_serpent.information.report import report

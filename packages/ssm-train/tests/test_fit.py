@@ -118,7 +118,7 @@ def test_own_module_in_process_and_loss_is_repeatable(tmp_path):
     assert losses(runs[0]) == losses(runs[1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_signal_saves_and_resume_is_bit_for_bit(tmp_path, start, train, whole, number):
     process = start(tmp_path, train={"epochs": 4})
     run = wait_for_step(tmp_path, 5)
@@ -317,6 +317,7 @@ def test_going_back_to_an_older_checkpoint_voids_the_rows_above_it(tmp_path, sta
     assert len([row for row in rows if row["split"] == "validation" and row["name"] == "mse"]) == 1
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_if_never_touched(tmp_path, start, train, whole):
     draw = random.Random(0)
     process = start(tmp_path, train={"epochs": 4, "checkpoint_every": 1})

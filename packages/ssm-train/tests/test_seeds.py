@@ -58,6 +58,7 @@ def test_what_no_seed_can_do_is_the_users_error(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_every_seed(tmp_path):
     order = tree({"epochs": 50}, pause=0.02)
     script = (

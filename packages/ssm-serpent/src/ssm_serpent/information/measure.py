@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssm_core.protocols import Result
 from ssm_core.evaluating import evaluating
+from ssm_core.protocols import Result
 from ssm_serpent.information import theorem
 from ssm_serpent.information.report import report
 from ssm_serpent.information.spec import InformationConfig

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ssm_core.evaluating import evaluating
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Chart, Curve, Result
-from ssm_core.evaluating import evaluating
 from ssm_serpent.resample.branches import Branch, branches_of
 from ssm_serpent.resample.elements import row_of_text, texts
 from ssm_serpent.resample.page import page
