@@ -33,7 +33,7 @@ def planned(name: str) -> Plan:
 
 
 def test_there_are_some() -> None:
-    ours = ("sampling-shift", "smr-tau", "smr-state-size", "smr-irregularity")
+    ours = ("sampling-shift", "smr-tau", "smr-state-size", "smr-irregularity", "smr-threshold")
     assert {f"ssm-smr/{name}" for name in ours} <= SHIPPED.keys()
 
 

@@ -103,7 +103,7 @@ def _run(
 
 
 def _print(results: dict[str, Any], folder: StudyFolder, as_json: bool, quiet: bool) -> None:
-    from ssm_train.study.report import cell_rows, comparison_rows, missing_line
+    from ssm_train.study.report import cell_rows, comparison_rows, missing_line, threshold_rows
 
     if as_json:
         console.emit_json(results)
@@ -112,6 +112,8 @@ def _print(results: dict[str, Any], folder: StudyFolder, as_json: bool, quiet: b
         title = f"{results['study']}: test {results['metric']}, {what}"
         console.emit_table(cell_rows(results), title=title)
         console.emit_table(comparison_rows(results), title="comparisons, paired by seed")
+        if rows := threshold_rows(results):
+            console.emit_table(rows, title="size at which the metric has its multiple, over seeds")
     if line := missing_line(results):
         console.say(line, quiet=quiet)
     written = [file.name for file in sorted(folder.path.iterdir()) if file.is_file()]

@@ -17,6 +17,7 @@ from ssm_eval.stats import holm, summarise
 from ssm_train.study.comparisons import LEVEL, Row, compared, planned
 from ssm_train.study.folder import StudyFolder, measured
 from ssm_train.study.plan import Cell, Plan, key, seeded
+from ssm_train.study.thresholds import thresholds
 
 
 def analyse(plan: Plan, folder: StudyFolder) -> Row:
@@ -27,12 +28,13 @@ def analyse(plan: Plan, folder: StudyFolder) -> Row:
         folder: Where its runs are.
 
     Returns:
-        ``{study, summary, question, recipe, set, seeds, metric, level, axes, tests, cells, comparisons, runs,
-        missing}``, plain. A cell is ``{levels, parameters, runs, tests}``, the last ``{condition: {metric: {values, n,
-        not_finite, lost, mean, std, low, high}}}`` with one value a seed, None where there is none or it is not finite;
-        ``lost`` are the seeds of the latter. A comparison is what :func:`ssm_train.study.comparisons.compared` returns,
-        with ``block`` and ``p_holm``, corrected within its block. ``runs`` is the number of distinct runs, of which
-        ``missing`` are not finished, or not measured under every condition.
+        ``{study, summary, question, recipe, set, seeds, metric, level, axes, tests, cells, comparisons, thresholds,
+        runs, missing}``, plain. A cell is ``{levels, parameters, runs, tests}``, the last ``{condition: {metric:
+        {values, n, not_finite, lost, mean, std, low, high}}}`` with one value a seed, None where there is none or it is
+        not finite; ``lost`` are the seeds of the latter. A comparison is what
+        :func:`ssm_train.study.comparisons.compared` returns, with ``block`` and ``p_holm``, corrected within its block;
+        a threshold is what :func:`ssm_train.study.thresholds.thresholds` returns. ``runs`` is the number of distinct
+        runs, of which ``missing`` are not finished, or not measured under every condition.
     """
     reader = _Reader(plan, folder)
     cells = [reader.cell(cell) for cell in plan.cells]
@@ -51,6 +53,7 @@ def analyse(plan: Plan, folder: StudyFolder) -> Row:
         "tests": {condition.name: plain(condition.settings) for condition in study.tests},
         "cells": cells,
         "comparisons": _comparisons(plan, cells, metric),
+        "thresholds": thresholds(study, cells, metric),
         "runs": len(reader.asked),
         "missing": list(reader.missing.values()),
     }

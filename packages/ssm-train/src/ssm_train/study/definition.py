@@ -86,6 +86,23 @@ class Compare:
 
 
 @config
+class Threshold:
+    """How large a condition may be before a metric is a multiple of what it is without it, asked of every cell.
+
+    Attributes:
+        name: What grows.
+        tests: Conditions with growing ``x``; the first is what the others are measured by.
+        metric: The metric, which has to be above 0; the study's if empty.
+        factor: The multiple, above 1.
+    """
+
+    name: str
+    tests: list[str]
+    metric: str = ""
+    factor: float = 2.0
+
+
+@config
 class Figure:
     """How the picture is laid out; ``tests`` stands for the conditions. Axes that are named nowhere become lines.
 
@@ -125,6 +142,7 @@ class Study:
         when: Settings of certain combinations.
         tests: Conditions of the tests; one without settings, or with those of ``settings``, is always among them.
         compare: Blocks of comparisons; the p values of a block are corrected together.
+        threshold: Sizes of conditions that are asked for.
         figure: The picture.
     """
 
@@ -140,6 +158,7 @@ class Study:
     when: list[When] = field(default_factory=list)
     tests: list[Condition] = field(default_factory=list)
     compare: list[Compare] = field(default_factory=list)
+    threshold: list[Threshold] = field(default_factory=list)
     figure: Figure = field(default_factory=Figure)
 
     def levels(self, name: str) -> list[str]:

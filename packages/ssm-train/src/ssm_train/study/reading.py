@@ -89,6 +89,7 @@ def _check_names(study: Study, whose: str) -> None:
         _known(compare.pool, free, "axis to pool", whose)
         _check_between(study, compare, whose)
         _known(compare.tests, study.levels(TESTS), "test", whose)
+    _check_thresholds(study, whose)
     figure = study.figure
     shown = [*([figure.x] if figure.x else []), *figure.lines, *figure.panels]
     _known(shown, {*names, TESTS}, "axis", f"the figure of {whose}")
@@ -102,6 +103,24 @@ def _check_between(study: Study, compare: Compare, whose: str) -> None:
             raise ConfigError(
                 f"'between' of a comparison of {whose} takes one axis that is not in 'of', and two of its levels",
                 f'such as between = {{ {name} = ["one", "other"] }}',
+            )
+
+
+def _check_thresholds(study: Study, whose: str) -> None:
+    places = {condition.name: condition.x for condition in study.tests}
+    for asked in study.threshold:
+        _known(asked.tests, places, "test", f"threshold '{asked.name}' of {whose}")
+        sizes = [places[name] for name in asked.tests]
+        known = [size for size in sizes if size is not None]
+        if len(known) < max(2, len(sizes)) or known != sorted(set(known)):
+            raise ConfigError(
+                f"threshold '{asked.name}' of {whose} needs two tests at least, each with a larger x than the "
+                "one before",
+                f"it has {', '.join(f'{n}: {x}' for n, x in zip(asked.tests, sizes, strict=True)) or 'none'}",
+            )
+        if asked.factor <= 1:
+            raise ConfigError(
+                f"factor = {asked.factor} of threshold '{asked.name}' of {whose} has to be above 1"
             )
 
 

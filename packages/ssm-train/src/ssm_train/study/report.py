@@ -89,6 +89,22 @@ def comparison_rows(results: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def threshold_rows(results: Mapping[str, Any]) -> list[Row]:
+    """Return one row for each threshold and cell: the size at which the metric has its multiple, over the seeds."""
+    return [
+        {
+            "what grows": row["name"],
+            **row["levels"],
+            f"{row['metric']} times": f"{row['factor']:g}",
+            "median": _size(row, "median"),
+            "least": _size(row, "low"),
+            "largest": _size(row, "high"),
+            "seeds": len(row["values"]),
+        }
+        for row in results["thresholds"]
+    ]
+
+
 def missing_line(results: Mapping[str, Any]) -> str:
     """Return what is missing, in a line; nothing if nothing is."""
     missing, total = results["missing"], results["runs"]
@@ -113,6 +129,13 @@ def markdown(results: Mapping[str, Any]) -> str:
         parts += [
             "## Comparisons",
             _legend(results, level),
+            _table(rows),
+        ]
+    if rows := threshold_rows(results):
+        parts += [
+            "## Thresholds",
+            "The size of a condition at which the metric is a multiple of what it is under the first, between tested "
+            "sizes by interpolation of its logarithm; over the seeds.",
             _table(rows),
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -169,6 +192,10 @@ def _value(row: Mapping[str, Any], name: str, low: str, high: str, sign: str) ->
     ends = [row[end] for end in (low, high) if row[end] is not None]
     interval = f" [{', '.join(f'{end:{sign}.3g}' for end in ends)}]" if ends else ""
     return f"{row[name]:{sign}.3g}{interval}"
+
+
+def _size(row: Mapping[str, Any], name: str) -> str:
+    return f"> {row['largest']:g}" if row[name] is None else f"{row[name]:.3g}"
 
 
 def _lost(counts: Sequence[int]) -> str:
