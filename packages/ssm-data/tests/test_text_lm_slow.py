@@ -35,7 +35,7 @@ print(json.dumps([seen[min(k for k in seen if k >= 1)], held()]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize(("level", "megabytes"), [("byte", 1000), ("bpe", 60)])
+@pytest.mark.parametrize(("level", "megabytes"), [("byte", 4000), ("bpe", 200)])
 def test_a_corpus_of_any_size_is_encoded_in_the_same_memory(tmp_path, level: str, megabytes: int) -> None:
     draw = np.random.default_rng(0)
     known = ["".join(map(chr, draw.integers(97, 123, n))) for n in draw.integers(2, 9, 5000)]
