@@ -86,14 +86,15 @@ def test_official_files_are_read_where_they_lie(
     assert "( ( [" in official(["[MAX", "1", "[SM", "2", "3", "]", "]"])
     with caplog.at_level(logging.INFO):
         splits = task(tmp_path, source=source).splits()
-    assert f"official files in {tmp_path / place}" in caplog.text
+    assert f"files in the official layout in {tmp_path / place}" in caplog.text
     for name, split in splits.items():
         arrays = expected[name]
         assert np.array_equal(split.arrays["targets"], arrays["targets"])
         found = [[split.vocabulary[j] for j in split[i]["inputs"]] for i in range(len(split))]
         assert found == [[*tokens, "<eos>"] for tokens in rows(arrays)]
-        assert split.provenance.startswith(f"official: {tmp_path / place / FILES[name]}")
+        assert split.provenance.startswith(f"official layout: {tmp_path / place / FILES[name]}")
         assert "sha256" in split.provenance
+        assert "NOT the official size" in split.provenance
 
 
 def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:

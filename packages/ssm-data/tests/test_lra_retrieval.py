@@ -92,15 +92,16 @@ def test_official_files_are_read_with_their_quotes(
     write(tmp_path, place, suffix)
     with caplog.at_level(logging.INFO):
         splits = task(tmp_path, min_freq=1).splits()
-    assert f"official files in {tmp_path / place}" in caplog.text
+    assert f"files in the official layout in {tmp_path / place}" in caplog.text
     for name, split in splits.items():
         found = [
             (int(row["targets"]), text_of(split, row["inputs"]), text_of(split, row["inputs_2"]))
             for row in (split[i] for i in range(len(split)))
         ]
         assert found == pairs(name)
-        assert split.provenance.startswith(f"official: {tmp_path / place / FILES[name]}")
+        assert split.provenance.startswith(f"official layout: {tmp_path / place / FILES[name]}")
         assert "sha256" in split.provenance
+        assert "NOT the official size" in split.provenance
 
 
 def test_rows_are_as_documented(files: Path) -> None:

@@ -123,7 +123,7 @@ def test_every_layout_gives_the_same_reviews(tmp_path: Path, kind: str, level: s
         # A character that only the test reviews had would have no id: here there is none.
         assert texts_of(split) == in_order("train" if part == "train" else "test")
         assert split.arrays["targets"].tolist() == [0] * 6 + [1] * 6
-        assert split.provenance.startswith(f"official: {tmp_path / 'data'}")
+        assert split.provenance.startswith(f"official layout: {tmp_path / 'data'}")
         assert "NOT the official size: 12 and 12 reviews" in split.provenance
         assert split[0]["inputs"][-1] == split.vocabulary.index("<eos>")
     assert "the test split, as published" in splits["validation"].provenance

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ssm_core.plugin.errors import UserError
+from ssm_data.files import sha256
 
 Source: TypeAlias = Literal["auto", "local", "hub", "generate"]
 
@@ -50,6 +51,18 @@ def find(folders: Sequence[str], files: Iterable[str], chosen: Path | None = Non
         if all((folder / name).exists() for name in files):
             return folder
     return None
+
+
+def told(path: Path, rows: int, official: int) -> str:
+    """Return the provenance of a file that was found by its place and name, which anybody may give a file.
+
+    Args:
+        path: The file.
+        rows: How many rows it has.
+        official: How many the official file has.
+    """
+    size = "" if rows == official else f"; NOT the official size: {rows:,} rows, not {official:,}"
+    return f"official layout: {path}, sha256 {sha256(path)}{size}"
 
 
 def missing(task: str, looked: Iterable[Path], *, files: str, hub: str = "", instead: str = "") -> UserError:

@@ -153,4 +153,4 @@ def _parquet(root: Path | None) -> Origin | None:
 def _local(
     place: Path, stamped: list[Path], reader: Callable[[Progress | None], dict[str, read.Reviews]]
 ) -> Origin:
-    return Origin(f"official: {place}", {"reader": read.READER, "files": files.stamp(stamped)}, reader)
+    return Origin(f"official layout: {place}", {"reader": read.READER, "files": files.stamp(stamped)}, reader)
