@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,14 @@ from ssm_core.plugin import registry
 from ssm_core.protocols import Result
 
 SMALL: dict[str, dict[str, Any]] = {
+    "feeding": {
+        "tasks": "sine,irregular-csv",
+        "seconds": 0.01,
+        "repeats": 1,
+        "share": "sine",
+        "backbones": "s5",
+        "steps": 2,
+    },
     "generation": {"early": 3, "late": 20, "steps": 2, "d_model": 16, "only": "s5"},
     "kernels": {"only": "cauchy", "repeats": 1, "long": False},
     "layers": {"lengths": "16,32", "tokens": 64, "d_model": 32, "repeats": 1},
@@ -22,9 +31,10 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in registry.found("bench")])
-def test_it_runs(name: str) -> None:
+def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name not in SMALL:
         pytest.skip("not one of ours")
+    monkeypatch.setenv("SSM_DATA_DIR", str(tmp_path))
     _, bench = registry.builder("bench", name)
     result = bench(registry.configure("bench", name, SMALL[name]))
     assert isinstance(result, Result)

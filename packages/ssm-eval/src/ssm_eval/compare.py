@@ -18,7 +18,7 @@ from ssm_eval.stats import summarise
 LEVEL = 0.95
 """Confidence level of the intervals in a comparison."""
 
-HOUSEKEEPING = ("threads", "tracker", "keep", "checkpoint_every")
+HOUSEKEEPING = ("threads", "workers", "tracker", "keep", "checkpoint_every")
 """Settings of ``train`` that make no other experiment: seeds run side by side have fewer threads than one alone."""
 
 COLUMNS = (

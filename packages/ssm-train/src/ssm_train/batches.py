@@ -102,7 +102,9 @@ class BatchPlan:
 
     def _order(self, epoch: int) -> NDArray:
         if epoch not in self._orders:
-            self._orders.clear()  # one epoch is asked for at a time, and may have many millions of rows
+            # An epoch may have many millions of rows. Two are held: workers read ahead into the next one.
+            for old in list(self._orders)[:-1]:
+                del self._orders[old]
             # One generator an epoch: the order does not depend on how many random numbers the model has drawn.
             generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + epoch)
             order = torch.randperm(self.rows, generator=generator).numpy()

@@ -55,7 +55,7 @@ class Trainer:
         self.accelerator = accelerator
         self.bare = model
         self.splits = task.splits()
-        self.feed = Feed(task, self.splits["train"], accelerator.device)
+        self.feed = Feed(task, self.splits["train"], accelerator.device, config.train.workers)
         self.optimizer = NamedAdamW(model, config.optim)
         self.steps = Steps(config.train, task, model, accelerator, self.optimizer, self.feed)
         self.plateau = Plateau(config.optim)
@@ -73,6 +73,10 @@ class Trainer:
         Raises:
             TrainingFailed: When interrupted (a checkpoint is saved first), or when a value is not finite.
         """
+        with self.feed.following(self.steps.share.coming(self.plan, self.step)):
+            self._fit(interrupt)
+
+    def _fit(self, interrupt: Interrupt) -> None:
         main = self.accelerator.is_main_process
         recorder = Recorder(self.run, self.config.train.tracker, self.wall) if main else None
         if recorder is not None and self.step:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssm_core.protocols import State, Task
 from ssm_core.run.config import TrainConfig
 from ssm_train.carry import Carried
-from ssm_train.feed import Feed
+from ssm_train.feed import Feed, Share
 from ssm_train.finite import diagnose
 from ssm_train.optimizer import NamedAdamW
 
@@ -61,6 +61,7 @@ class Steps:
 
     Attributes:
         carried: The states that the next step goes on from.
+        share: This process's part of a batch, and its slices.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Steps:
         self.model: nn.Module = accelerator.prepare(model)
         self.adamw = accelerator.prepare(optimizer.adamw)
         self.carried = Carried()
+        self.share = Share(config.accumulate, accelerator.process_index, accelerator.num_processes)
 
     def take(self, rows: list[int], epoch: int, *, begins: bool) -> Taken:
         """Take a step on rows of an epoch; if that begins with them, without a state from before."""
@@ -102,7 +104,7 @@ class Steps:
         """Name the tensor at fault in the slice and process where the loss first went wrong, or in any."""
         bad = [part for part in slices if not bool(torch.isfinite(part.total))]
         part = (bad or slices)[0]
-        batch = self.feed.batch(part.rows, epoch)
+        batch = self.feed.again(part.rows, epoch)
         with torch.no_grad():
             output = self.bare(batch) if part.state is None else self.bare(batch, part.state)
         found = (not bad, diagnose(self.bare, batch, part.rows, output))
@@ -114,14 +116,12 @@ class Steps:
         Returns:
             Summed loss, summed weight, and the slices.
         """
-        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
-        count = self.config.accumulate
-        parts = [mine[i::count] for i in range(count) if mine[i::count]]
+        parts = self.share.of(rows)
         total = torch.zeros((), device=self.accelerator.device)
         weight = torch.zeros_like(total)
         slices: list[Slice] = []
         for index, part in enumerate(parts):
-            batch, state = self.feed.batch(part, epoch), self.carried.get(index)
+            batch, state = self.feed.next(part, epoch), self.carried.get(index)
             wait = index + 1 < len(parts)
             with self.accelerator.no_sync(self.model) if wait else nullcontext():
                 with self.accelerator.autocast():

@@ -30,6 +30,7 @@ CHANGEABLE = {
     "steps",
     "device",
     "threads",
+    "workers",
     "tracker",
     "eval_every",
     "patience",

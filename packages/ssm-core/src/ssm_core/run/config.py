@@ -106,6 +106,7 @@ class TrainConfig:
         precision: Arithmetic outside float32 islands.
         device: Device to run on; auto takes a GPU if there is one.
         threads: CPU threads; 0 takes all cores.
+        workers: Processes that read and collate batches ahead; 0 reads them in the training process.
         eval_every: Epochs between evaluations on the validation split.
         patience: Epochs without a better validation metric after which the run stops early; 0 never does.
         checkpoint_every: Steps between checkpoints; 0 saves after each evaluation.
@@ -125,6 +126,7 @@ class TrainConfig:
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
+    workers: int = 0
     eval_every: int = 1
     patience: int = 0
     checkpoint_every: int = 0
@@ -140,7 +142,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1")
         if self.steps is not None and self.steps < 1:
             raise ValueError("steps must be at least 1")
-        for name in ("clip_norm", "threads", "bucket", "patience", "checkpoint_every"):
+        for name in ("clip_norm", "threads", "workers", "bucket", "patience", "checkpoint_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
         if self.batch_size % self.accumulate:

@@ -162,9 +162,9 @@ def seeded(config: RunConfig, seed: int) -> RunConfig:
 def key(tree: Mapping[str, Any]) -> str:
     """Return a hash of a run's configuration, as its folder holds it.
 
-    The number of CPU threads is left out: it is the machine's affair, and no other run.
+    The numbers of CPU threads and of workers are left out: they are the machine's affair, and no other run.
     """
-    train = {name: value for name, value in tree["train"].items() if name != "threads"}
+    train = {name: value for name, value in tree["train"].items() if name not in ("threads", "workers")}
     text = json.dumps({**tree, "train": train}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
