@@ -7,62 +7,17 @@ run; the default recipes of the tasks are what is trained.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import ssm_data
-from ssm_core.run.config import RunConfig, layered
-from ssm_core.run.folder import RunFolder
 from ssm_core.run.recipes import recipe
-from ssm_train import fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * 3600)]
 
-SEEDS = (0, 1, 2)
-
 Trained = Callable[..., list[float]]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Return a function that trains a backbone by a recipe, and gives its test metric for every seed."""
-    home = tmp_path_factory.mktemp("solved")
-    known: dict[tuple[Any, ...], list[float]] = {}
-
-    def train(
-        task: str, backbone: str, metric: str = "accuracy", *, name: str = "default", **knobs: Any
-    ) -> list[float]:
-        key = (task, backbone, metric, name, *sorted(knobs.items()))
-        if key not in known:
-            known[key] = [
-                metric_of(run_of(task, backbone, name, knobs, seed, home), metric) for seed in SEEDS
-            ]
-        return known[key]
-
-    return train
-
-
-@pytest.fixture(autouse=True)
-def data_of_this_session(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSM_DATA_DIR", str(tmp_path_factory.getbasetemp().parent / "ssm-data"))
-
-
-def run_of(task: str, backbone: str, name: str, knobs: dict[str, Any], seed: int, home: Path) -> Path:
-    tree = layered(
-        recipe(name, task).for_backbone(backbone),
-        {"backbone": {"name": backbone}, "task": knobs, "train": {"device": "cpu"}, "seed": seed},
-    )
-    return fit(RunConfig.from_tree(tree), out=home, quiet=True)
-
-
-def metric_of(run: Path, metric: str) -> float:
-    (value,) = [
-        row["value"] for row in RunFolder(run).metrics() if (row["split"], row["name"]) == ("test", metric)
-    ]
-    return value
 
 
 def rows(task: str, split: str = "test", name: str = "default") -> Any:
