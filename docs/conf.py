@@ -15,7 +15,8 @@ copyright = "The ssm authors. Apache-2.0"
 version = release = installed("ssm-lab")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "registry_tables"]
-exclude_patterns = ["_build", "_ext"]
+# What `ssm study` wrote is included by the pages about it, and is no page of its own.
+exclude_patterns = ["_build", "_ext", "results/studies"]
 suppress_warnings = ["toc.empty_glob"]
 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
