@@ -228,8 +228,8 @@ def test_clips_whose_tones_come_in_another_order(trained: Trained, tmp_path: Pat
     """Baselines: one of 35 words, and who hears the tones and not their order."""
     write_clips(tmp_path)
     knobs = {"source": "local", "root": str(tmp_path), "pad": "mask"}
-    ordered = trained("speech-commands", "s5", settings=small(200), **knobs)
-    bag = trained("speech-commands", "transformer", settings=small(200, **BAG), **knobs)
+    ordered = trained("speech-commands", "s5", name="all-words", settings=small(200), **knobs)
+    bag = trained("speech-commands", "transformer", name="all-words", settings=small(200, **BAG), **knobs)
     assert min(ordered) > without_order() + 0.2, ordered
     assert max(bag) < 1 / 35 + 0.1, bag
 
