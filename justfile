@@ -51,6 +51,10 @@ docs:
 bench name *args:
     uv run ssm bench "$@"
 
+# Prove, measure or train on a GPU; for a machine without network, first: just gpu wheels
+gpu slice *args:
+    uv run python scripts/gpu.py "$@"
+
 # What .ci/run runs
 ci:
     uv run pytest

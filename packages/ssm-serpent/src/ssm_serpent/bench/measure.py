@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssm_core.bench.clock import machine, milliseconds
 from ssm_core.bench.harness import TOLERANCE, take_turns
 from ssm_core.protocols import Result
 from ssm_serpent.bench.parts import Function, Parts, leaves, parts
@@ -45,8 +46,8 @@ def measure(config: SerpentBenchConfig) -> Result:
         figures |= _long(config, stages[-1], block, device)
     return Result(
         text=(
-            f"float32, {config.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of "
-            f"{config.repeats} (direct: 3 at most); 'both' is forward and backward, and so is what ratios are of"
+            f"float32, {machine(device)}; medians of {config.repeats} (direct: 3 at most); 'both' is forward "
+            "and backward, and so is what ratios are of"
         ),
         figures=figures,
         rows=rows,
@@ -70,8 +71,8 @@ def _stage(
         row: dict[str, Any] = {"part": stage.name, "shape": shape, "who": who, "error": wrong}
         row |= dict.fromkeys(("forward_ms", "both_ms", "times_ours", "peak_mb"))
         if who in right:
-            row["forward_ms"] = round(1e3 * statistics.median(alone[who]), 2)
-            row["both_ms"] = round(1e3 * medians[who], 2)
+            row["forward_ms"] = milliseconds(statistics.median(alone[who]))
+            row["both_ms"] = milliseconds(medians[who])
             row["times_ours"] = round(medians[who] / medians["ours"], 2) if "ours" in medians else None
             row["peak_mb"] = round(peak_bytes(_both(right[who], given), device) / 1e6, 2)
         rows.append(row)

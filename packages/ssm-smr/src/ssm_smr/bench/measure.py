@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssm_core.bench.harness import Case, compare, copy_bandwidth
+from ssm_core.bench.clock import copy_bandwidth, machine
+from ssm_core.bench.harness import Case, compare
 from ssm_core.protocols import Result
 from ssm_smr.bench.spec import GateBenchConfig
 from ssm_smr.ops import smr_gate
@@ -19,19 +20,19 @@ def measure(config: GateBenchConfig) -> Result:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = torch.device(config.device)
-    bandwidth = copy_bandwidth(device)
+    bandwidth, dtype = copy_bandwidth(device), getattr(torch, config.dtype)
     rows = [
         row
         for dense in (False, True)
-        for row in compare(_case(config, dense=dense), config.repeats, bandwidth, device)
+        for row in compare(_case(config, dense=dense), config.repeats, bandwidth, device, dtype)
     ]
     figures: dict[str, Any] = {
         f"{row['op']} beside {row['who']}": row["times_ours"] for row in rows if row["who"] != "ours"
     }
     return Result(
         text=(
-            f"float32, {config.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of "
-            f"{config.repeats}; 'both' is forward and backward, and the ratios are of it"
+            f"{config.dtype}, {machine(device)}; medians of {config.repeats}; 'both' is forward and backward, and the "
+            "ratios are of it"
         ),
         figures=figures | {"copy bandwidth, GB/s": round(bandwidth / 1e9, 1)},
         rows=rows,
@@ -52,6 +53,7 @@ def _case(config: GateBenchConfig, *, dense: bool) -> Case:
         kernel, groups = (weight, 1) if dense else (weight[:, None], width)
         return u * torch.sigmoid(F.conv1d(F.pad(u.mT, (tau - 1, 0)), kernel, groups=groups).mT)
 
+    elements = config.batch * config.length * width
     return Case(
         "smr_gate, dense" if dense else "smr_gate, depthwise",
         f"B {config.batch}, L {config.length}, H {width}, tau {tau}",
@@ -59,6 +61,8 @@ def _case(config: GateBenchConfig, *, dense: bool) -> Case:
         config.length,
         lambda u, weight: smr_gate(u, weight)[0],
         lambda u, weight: smr_gate(u, weight, backend="reference")[0],
-        4 * 5 * config.batch * config.length * width,
+        4 * 5 * elements,
         {"torch conv1d, sigmoid, product": plain},
+        forward_floor=4 * 2 * elements,
+        real=True,
     )

@@ -8,7 +8,7 @@ from ssm_core.plugin.spec import BenchSpec
 
 @config
 class GateBenchConfig:
-    """Forward and backward of the gate, float32.
+    """Forward and backward of the gate.
 
     Attributes:
         batch: Rows B.
@@ -17,7 +17,8 @@ class GateBenchConfig:
         tau: Inputs that the gate sees.
         repeats: Timed rounds; contenders take turns within each.
         threads: CPU threads; 0 is torch's own choice.
-        device: Where to run.
+        device: Where to run: cpu or cuda.
+        dtype: float32 or bfloat16.
     """
 
     batch: int = 8
@@ -27,11 +28,14 @@ class GateBenchConfig:
     repeats: int = 7
     threads: int = 0
     device: str = "cpu"
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         if min(self.batch, self.length, self.width, self.tau, self.repeats) < 1 or self.threads < 0:
             raise ValueError("sizes and repeats must be at least 1, threads at least 0")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype is {self.dtype!r}; float32 or bfloat16 is wanted")
 
 
 SPEC = BenchSpec(

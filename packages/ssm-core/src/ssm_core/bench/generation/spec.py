@@ -18,7 +18,8 @@ class GenerationConfig:
         batch: Rows B.
         d_model: Width H.
         threads: CPU threads; 0 is torch's own choice.
-        device: Where to run.
+        device: Where to run: cpu or cuda.
+        graph: Replay each step as a CUDA graph, so that what is timed is the device's work and not launching it.
     """
 
     only: str = ""
@@ -29,6 +30,7 @@ class GenerationConfig:
     d_model: int = 256
     threads: int = 0
     device: str = "cpu"
+    graph: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -36,6 +38,8 @@ class GenerationConfig:
             raise ValueError("early, steps, batch and d_model must be at least 1, threads at least 0")
         if self.late <= self.early:
             raise ValueError("late must lie behind early")
+        if self.graph and self.device == "cpu":
+            raise ValueError("graph needs device=cuda")
 
 
 SPEC = BenchSpec(

@@ -44,23 +44,24 @@ def long_cases(length: int) -> Iterator[Case]:
     yield selective(length, width=64, alone=True)
     yield real_scan(length, batch=1, width=256, alone=True)
     yield complex_scan(length, batch=1, width=128, alone=True)
-    yield diagonal(length, batch=1, alone=True)
+    yield diagonal(length, batch=1)
     yield ssd(length, batch=1, heads=2, alone=True)
 
 
-def selective(length: int, width: int = 256, *, alone: bool = False) -> Case:
+def selective(length: int, width: int = 256, batch: int = 2, *, alone: bool = False) -> Case:
     """Return the selective scan of Mamba, N = 16."""
-    batch, n = 2, 16
+    n = 16
 
     def make(dtype: torch.dtype, steps: int) -> list[Tensor]:
         draw = _draw(dtype)
         dt, A = 0.001 + 0.099 * draw(batch, steps, width).abs(), -1 - 15 * draw(width, n).abs()
-        return [draw(batch, steps, width), dt, A, draw(batch, steps, n), draw(batch, steps, n)]
+        return [draw(batch, steps, width), dt, _whole(A), draw(batch, steps, n), draw(batch, steps, n)]
 
     rivals = {} if alone else peers.selective_scans()
     floor = 4 * (8 * batch * length * width + 6 * batch * length * n)
     shape = f"B {batch}, L {length}, D {width}, N {n}"
     slow = [name for name in rivals if "loop" in name]
+    forward = 4 * (3 * batch * length * width + 2 * batch * length * n)
     return Case(
         "selective_scan",
         shape,
@@ -71,6 +72,8 @@ def selective(length: int, width: int = 256, *, alone: bool = False) -> Case:
         floor,
         rivals,
         slow,
+        forward,
+        real=True,
     )
 
 
@@ -84,7 +87,10 @@ def real_scan(length: int, batch: int = 4, width: int = 512, *, alone: bool = Fa
     floor = 4 * 8 * batch * length * width
     shape = f"B {batch}, L {length}, F {width}, real"
     rivals = {} if alone else peers.real_scans()
-    return Case("linear_scan", shape, make, length, _of(linear_scan), _exact(linear_scan), floor, rivals)
+    ours, oracle, forward = _of(linear_scan), _exact(linear_scan), floor * 3 / 8
+    return Case(
+        "linear_scan", shape, make, length, ours, oracle, floor, rivals, forward_floor=forward, real=True
+    )
 
 
 def complex_scan(length: int, batch: int = 4, width: int = 512, *, alone: bool = False) -> Case:
@@ -99,12 +105,12 @@ def complex_scan(length: int, batch: int = 4, width: int = 512, *, alone: bool =
     floor = 8 * 8 * batch * length * width
     shape = f"B {batch}, L {length}, F {width}, complex"
     rivals = {} if alone else peers.complex_scans()
-    return Case("linear_scan", shape, make, length, _of(linear_scan), _exact(linear_scan), floor, rivals)
+    ours, oracle, forward = _of(linear_scan), _exact(linear_scan), floor * 3 / 8
+    return Case("linear_scan", shape, make, length, ours, oracle, floor, rivals, forward_floor=forward)
 
 
-def diagonal(length: int, batch: int = 8, *, alone: bool = False) -> Case:
+def diagonal(length: int, batch: int = 8, width: int = 128, n: int = 64) -> Case:
     """Return S5's state-space model with a gap for every step."""
-    width, n = 128, 64
 
     def make(dtype: torch.dtype, steps: int) -> list[Tensor]:
         draw = _draw(dtype)
@@ -114,27 +120,37 @@ def diagonal(length: int, batch: int = 8, *, alone: bool = False) -> Case:
 
     floor = 4 * (4 * batch * length * width + 3 * batch * length * n)
     shape = f"B {batch}, L {length}, H {width}, N {n}, gaps"
-    return Case("diagonal_ssm", shape, make, length, _of(diagonal_ssm), _exact(diagonal_ssm), floor)
+    forward = 4 * (2 * batch * length * width + batch * length * n)
+    ours, oracle = _of(diagonal_ssm), _exact(diagonal_ssm)
+    return Case("diagonal_ssm", shape, make, length, ours, oracle, floor, forward_floor=forward)
 
 
-def ssd(length: int, batch: int = 2, heads: int = 8, *, alone: bool = False) -> Case:
+def ssd(length: int, batch: int = 2, heads: int = 8, n: int = 64, *, alone: bool = False) -> Case:
     """Return Mamba-2's scan beside its time loop."""
-    p, n = 64, 64
+    p = 64
 
     def make(dtype: torch.dtype, steps: int) -> list[Tensor]:
         draw = _draw(dtype)
         dt, A = 0.001 + 0.099 * draw(batch, steps, heads).abs(), -1 - draw(heads).abs()
-        return [draw(batch, steps, heads, p), dt, A, draw(batch, steps, 1, n), draw(batch, steps, 1, n)]
+        return [
+            draw(batch, steps, heads, p),
+            dt,
+            _whole(A),
+            draw(batch, steps, 1, n),
+            draw(batch, steps, 1, n),
+        ]
 
     floor = 4 * (4 * batch * length * heads * p + 6 * batch * length * n)
     shape = f"B {batch}, L {length}, H {heads}, P {p}, N {n}"
     loop = {} if alone else {"time loop, torch": _of(ssd_scan, backend="reference")}
-    return Case("ssd_scan", shape, make, length, _of(ssd_scan), _exact(ssd_scan), floor, loop, list(loop))
+    forward = 4 * (2 * batch * length * heads * p + batch * length * heads + 2 * batch * length * n)
+    ours, oracle = _of(ssd_scan), _exact(ssd_scan)
+    return Case("ssd_scan", shape, make, length, ours, oracle, floor, loop, list(loop), forward, real=True)
 
 
-def conv(length: int) -> Case:
+def conv(length: int, batch: int = 8, width: int = 256) -> Case:
     """Return the short convolution before Mamba's scan."""
-    batch, width, taps = 8, 256, 4
+    taps = 4
 
     def make(dtype: torch.dtype, steps: int) -> list[Tensor]:
         draw = _draw(dtype)
@@ -143,14 +159,14 @@ def conv(length: int) -> Case:
     floor = 4 * 5 * batch * length * width
     shape = f"B {batch}, L {length}, H {width}, W {taps}"
     rivals = {"torch conv1d": peers.conv1d}
+    ours, oracle, forward = _of(causal_conv1d), _exact(causal_conv1d), floor * 2 / 5
     return Case(
-        "causal_conv1d", shape, make, length, _of(causal_conv1d), _exact(causal_conv1d), floor, rivals
+        "causal_conv1d", shape, make, length, ours, oracle, floor, rivals, forward_floor=forward, real=True
     )
 
 
-def long_conv(length: int) -> Case:
+def long_conv(length: int, batch: int = 4, width: int = 256) -> Case:
     """Return the long convolution by FFT."""
-    batch, width = 4, 256
 
     def make(dtype: torch.dtype, steps: int) -> list[Tensor]:
         draw = _draw(dtype)
@@ -158,12 +174,13 @@ def long_conv(length: int) -> Case:
 
     floor = 4 * (5 * batch * length * width + 3 * width * length)
     shape = f"B {batch}, L {length}, H {width}"
-    return Case("fft_conv", shape, make, length, fft_conv, _exact(fft_conv), floor)
+    forward = 4 * (2 * batch * length * width + width * length)
+    return Case("fft_conv", shape, make, length, fft_conv, _exact(fft_conv), floor, forward_floor=forward)
 
 
-def vandermonde_kernel(rows: int) -> Case:
+def vandermonde_kernel(rows: int, length: int = 4096) -> Case:
     """Return S4D's kernel beside the table of all powers."""
-    n, length = 32, 4096
+    n = 32
 
     def make(dtype: torch.dtype, height: int) -> list[Tensor]:
         draw = _draw(dtype)
@@ -176,14 +193,13 @@ def vandermonde_kernel(rows: int) -> Case:
     naive = peers.naive_vandermonde(length)
     floor = 8 * rows * length + 48 * rows * n
     shape = f"H {rows}, N {n}, L {length}"
-    return Case(
-        "vandermonde", shape, make, rows, ours, naive, floor, {"table of powers": naive}, ["table of powers"]
-    )
+    rivals, forward = {"table of powers": naive}, 4 * rows * length + 16 * rows * n
+    return Case("vandermonde", shape, make, rows, ours, naive, floor, rivals, list(rivals), forward)
 
 
-def cauchy_kernel(rows: int) -> Case:
+def cauchy_kernel(rows: int, frequencies: int = 2049) -> Case:
     """Return S4's kernel in the frequency domain beside the table of all quotients."""
-    n, frequencies = 32, 2049
+    n = 32
 
     def make(dtype: torch.dtype, height: int) -> list[Tensor]:
         draw = _draw(dtype)
@@ -203,8 +219,8 @@ def cauchy_kernel(rows: int) -> Case:
 
     floor = 16 * rows * frequencies + 48 * rows * n
     shape = f"H {rows}, N {n}, F {frequencies}"
-    rivals = {"table of quotients": naive}
-    return Case("cauchy", shape, make, rows, cauchy, naive, floor, rivals, list(rivals))
+    rivals, forward = {"table of quotients": naive}, 8 * rows * frequencies + 16 * rows * n
+    return Case("cauchy", shape, make, rows, cauchy, naive, floor, rivals, list(rivals), forward)
 
 
 def _of(op: Callable[..., tuple[Tensor, ...]], **options: str) -> Callable[..., Tensor]:
@@ -217,6 +233,11 @@ def _exact(op: Callable[..., Tensor | tuple[Tensor, ...]]) -> Callable[..., Tens
         return found if isinstance(found, Tensor) else found[0]
 
     return run
+
+
+def _whole(rates: Tensor) -> Tensor:
+    """Decay rates, which models keep in float32 where activations are in bfloat16."""
+    return rates.float() if rates.dtype == torch.bfloat16 else rates
 
 
 def _draw(dtype: torch.dtype) -> Callable[..., Tensor]:

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
-from ssm_core.bench.harness import PEER_TOLERANCE, TOLERANCE, compare, copy_bandwidth
+from ssm_core.bench.clock import copy_bandwidth, machine
+from ssm_core.bench.harness import compare, tolerance
 from ssm_core.bench.kernels.cases import cases, long_cases
+from ssm_core.bench.kernels.large import large_cases
 from ssm_core.bench.kernels.spec import KernelsConfig
 from ssm_core.protocols import Result
 
@@ -20,9 +22,11 @@ def measure(config: KernelsConfig) -> Result:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = torch.device(config.device)
+    dtype = getattr(torch, config.dtype)
     bandwidth = copy_bandwidth(device)
-    wanted = [case for case in cases() if config.only in case.name]
-    rows = [row for case in wanted for row in compare(case, config.repeats, bandwidth, device)]
+    offered = cases() if config.sizes == "small" else large_cases(on_gpu=device.type == "cuda")
+    wanted = [case for case in offered if config.only in case.name and (dtype == torch.float32 or case.real)]
+    rows = [row for case in wanted for row in compare(case, config.repeats, bandwidth, device, dtype)]
     figures: dict[str, Any] = {"copy bandwidth, GB/s": round(bandwidth / 1e9, 1)}
     figures |= {
         f"{row['op']} ({row['shape']}) beside {row['who']}": row["times_ours"]
@@ -33,10 +37,10 @@ def measure(config: KernelsConfig) -> Result:
         figures |= _growth(config, bandwidth, device)
     return Result(
         text=(
-            f"float32, {config.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of "
-            f"{config.repeats}; 'both' is forward and backward, 'times ours' and 'times floor' are of it, the floor "
-            f"being its bytes at the bandwidth of a copy; no time for an error "
-            f"above {TOLERANCE['ours']:g} of ours, {PEER_TOLERANCE:g} of others"
+            f"{config.dtype}, {machine(device)}; medians of {config.repeats}; 'both' is forward and backward, 'min', "
+            "'p20', 'p80', 'times ours' and 'times floor' are of it, a floor being the bytes that have to be moved at "
+            "the bandwidth of a copy; no time for an error "
+            f"above {tolerance('ours', dtype):g} of ours, {tolerance('', dtype):g} of others"
         ),
         figures=figures,
         rows=rows,

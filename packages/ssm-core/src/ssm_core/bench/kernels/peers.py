@@ -16,7 +16,7 @@ Function = Callable[..., Any]
 def selective_scans() -> dict[str, Function]:
     """Return selective scans of (u, dt, A, B, C): the time loop of transformers, and mambapy's scan in its place."""
     found: dict[str, Function] = {}
-    if release := _release("transformers"):
+    if release := installed("transformers"):
         from transformers.models.mamba import modeling_mamba  # pyright: ignore[reportMissingImports]
 
         scan = modeling_mamba.mamba_selective_scan
@@ -26,7 +26,7 @@ def selective_scans() -> dict[str, Function]:
             return scan(u.mT, dt.mT, A, B.mT, C.mT, **how).mT
 
         found[f"transformers {release}, time loop"] = loop
-        if release := _release("mambapy"):
+        if release := installed("mambapy"):
             found[f"mambapy {release}, in transformers"] = lambda *xs: loop(*xs, use_mambapy=True)
     return found
 
@@ -40,7 +40,7 @@ def real_scans() -> dict[str, Function]:
             _combine, (a, b), 1, combine_mode="generic"
         )[1]
     }
-    if release := _release("mambapy"):
+    if release := installed("mambapy"):
         from mambapy.pscan import pscan  # pyright: ignore[reportMissingImports]
 
         found[f"mambapy {release}"] = lambda a, b: pscan(a[..., None], b[..., None])[..., 0]
@@ -49,7 +49,7 @@ def real_scans() -> dict[str, Function]:
 
 def complex_scans() -> dict[str, Function]:
     """Return scans of complex (a, b), both (B, L, F)."""
-    if not (release := _release("s5-pytorch")):
+    if not (release := installed("s5-pytorch")):
         return {}
     from s5.jax_compat import associative_scan  # pyright: ignore[reportMissingImports]
     from s5.s5_model import binary_operator  # pyright: ignore[reportMissingImports]
@@ -81,7 +81,8 @@ def _combine(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple
     return left[0] * right[0], right[0] * left[1] + right[1]
 
 
-def _release(package: str) -> str:
+def installed(package: str) -> str:
+    """Return the release of a package, or nothing if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -54,11 +54,12 @@ def _at_length(config: LayersConfig, length: int) -> list[dict[str, Any]]:
     blocks: dict[str, nn.Module] = {}
     others: dict[str, Peer] = {}
     for name, block in default_blocks(config.only, config.d_model, length).items():
-        blocks[name] = block.to(config.device)
+        blocks[name] = block
         for peer in peers(name, block):
             if not peer.slow or length <= LOOP_LENGTH:
                 others[peer.name] = peer
-    runs = {name: training_step(block, x) for name, block in blocks.items()}
+    # Not before: peers are compared with ours on the CPU.
+    runs = {name: training_step(block.to(config.device), x) for name, block in blocks.items()}
     runs |= {name: training_step(peer.block.to(config.device), x) for name, peer in others.items()}
     slow = [name for name, peer in others.items() if peer.slow]
     times = take_turns(runs, config.repeats, torch.device(config.device), slow)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ssm_core import ops
 from ssm_core.backbones.s5.layer import S5
 from ssm_core.backbones.s5.spec import S5Config
+from ssm_core.bench.clock import milliseconds
 from ssm_core.bench.harness import take_turns
 from ssm_core.bench.s5_layer.spec import S5BenchConfig
 from ssm_core.plugin.errors import UserError
@@ -52,9 +53,9 @@ def measure(config: S5BenchConfig) -> Result:
     rows = [
         {
             "what": name,
-            "median_ms": round(1e3 * statistics.median(seconds), 2),
-            "min_ms": round(1e3 * min(seconds), 2),
-            "max_ms": round(1e3 * max(seconds), 2),
+            "median_ms": milliseconds(statistics.median(seconds)),
+            "min_ms": milliseconds(min(seconds)),
+            "max_ms": milliseconds(max(seconds)),
             "error": errors.get(name),
         }
         for name, seconds in times.items()
