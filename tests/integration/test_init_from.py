@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from ssm_core import build_model
 from ssm_core.plugin import registry
+from ssm_core.plugin.errors import UserError
 from ssm_core.run.folder import RunFolder
 from ssm_core.run.load import account, start_from
 from ssm_smr.layer import SMR
@@ -118,3 +119,10 @@ def error_of(run: Path) -> float:
     """Return the test error of a run's best weights."""
     rows = [row for row in RunFolder(run).metrics() if (row["split"], row["name"]) == ("test", "mse")]
     return rows[-1]["value"]
+
+
+def test_a_model_that_looks_both_ways_is_not_one_that_looks_back_with_an_add_on(tmp_path: Path) -> None:
+    save_file(model_of("s5", True, seed=0).state_dict(), tmp_path / "w.safetensors")
+    gate = {"addons": ["smr"], "addon_configs": [{"init": "identity"}]}
+    with pytest.raises(UserError, match=r"lacks stack\.blocks\.0\.mixer\.inner\.C_reverse"):
+        start_from(model_of("s5", False, seed=1, **gate), tmp_path / "w.safetensors")

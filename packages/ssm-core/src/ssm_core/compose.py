@@ -10,6 +10,9 @@ from torch import nn
 from ssm_core.plugin.errors import ConfigError
 from ssm_core.protocols import LayerInfo, Make, Mixer, SlotFn, Wrap
 
+MARK = "_addon"
+"""Attribute of a module that an add-on put round another: the add-on's name."""
+
 
 @dataclass(frozen=True)
 class Addon:
@@ -71,7 +74,7 @@ class Slots:
         self.offered.add(name)
         for addon in self.active:
             if addon.slot == name:
-                make = _wrapped(addon.wrap, make, self.layer)
+                make = _wrapped(addon, make, self.layer)
         return make(width)
 
 
@@ -92,8 +95,26 @@ def check_used(addons: Sequence[Addon], slots: Sequence[Slots], backbone: str) -
             )
 
 
-def _wrapped(wrap: Wrap, make: Make, layer: LayerInfo) -> Make:
-    return lambda width: wrap(make, width, layer)
+def _wrapped(addon: Addon, make: Make, layer: LayerInfo) -> Make:
+    def build(width: int) -> Mixer:
+        inside: list[Mixer] = []
+        mixer = addon.wrap(lambda inner: inside.append(make(inner)) or inside[-1], width, layer)
+        if all(mixer is not part for part in inside):
+            setattr(mixer, MARK, addon.name)
+        return mixer
+
+    return build
+
+
+def of_addons(stack: nn.Module) -> set[str]:
+    """Return the names of the parameters and buffers that add-ons brought, not those of what they go round."""
+    paths = tuple(path and f"{path}." for path, module in stack.named_modules() if hasattr(module, MARK))
+    return {
+        name
+        for name in stack.state_dict()
+        for path in paths
+        if name.startswith(path) and "inner" not in name.removeprefix(path).split(".")
+    }
 
 
 def whole(make: Make, slot: SlotFn, width: int) -> Mixer:

@@ -162,3 +162,21 @@ def test_starting_from_another_model_is_refused(tmp_path: Path) -> None:
     save_file(_model("toy_scale").state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"has, unlike the model, stack\.blocks\.0\.mixer\.log_factor"):
         start_from(_model(), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lacking"),
+    [
+        pytest.param({"name": "s6", "conv_bias": False}, {"name": "s6"}, "mixer.inner.bias", id="s6, filter"),
+        pytest.param({"name": "s6"}, {"name": "s6", "bias": True}, "mixer.in_proj.bias", id="s6, maps"),
+    ],
+)
+@pytest.mark.parametrize("addons", [(), ("toy_twice",)])
+def test_a_backbone_that_has_grown_a_weight_is_refused(tmp_path: Path, old, new, lacking, addons) -> None:
+    def built(backbone: dict[str, Any], *names: str) -> SequenceModel:
+        tree = {**TREE, "backbone": backbone, "addons": {name: {} for name in names}}
+        return build_for_task(RunConfig.from_tree(tree), registry.build_task("toy_task", {}))
+
+    save_file(built(old).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=rf"lacks .*{lacking.split('.')[-1]}"):
+        start_from(built(new, *addons), tmp_path / "w.safetensors")

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ssm_core.compose import of_addons
 from ssm_core.model import SequenceModel, build_for_task
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import UserError
@@ -58,6 +59,7 @@ def start_from(model: torch.nn.Module, file: Path) -> list[str]:
     """Load the weights of a run into a model that may have more add-ons than that run had.
 
     An add-on holds what it goes round as ``inner``: the weights of ``mixer`` there are those of ``mixer.inner`` here.
+    Nothing but an add-on's own may be missing there: a backbone that has grown a weight is another backbone.
 
     Returns:
         Names of the add-ons' own parameters, which keep the start they were built with.
@@ -76,8 +78,8 @@ def start_from(model: torch.nn.Module, file: Path) -> list[str]:
             "start from a run with the same add-ons",
         )
     source = {name: name if name in weights else bare.get(_without_inner(name)) for name in own}
-    wrappers = tuple(f"{path}." for path, module in model.named_modules() if hasattr(module, "inner"))
-    new = [name for name, held in source.items() if held is None and name.startswith(wrappers)]
+    brought = of_addons(model)
+    new = [name for name, held in source.items() if held is None and name in brought]
     moved = {name: weights[held] for name, held in source.items() if held is not None}
     moved |= {name: weights[name] for name in weights.keys() - set(source.values())}
     fitting = _fitting({name: own[name] for name in own if name not in new}, moved, file)
