@@ -41,11 +41,13 @@ class Part:
         folder: Where it lies.
         provenance: Where it comes from, in words.
         fingerprint: Hash of what it was made from and of its content.
+        content: Hash of its content alone: the same wherever the files lay that it was read from.
     """
 
     folder: Path
     provenance: str
     fingerprint: str
+    content: str = ""
 
     def open(self, name: str) -> NDArray:
         """Map an array into memory, read-only; its pages are shared by all processes that do."""
@@ -171,7 +173,8 @@ def read(folder: Path, notice: bool = False) -> Part | None:
                 same_size = os.fstat(file.fileno()).st_size == row["bytes"]
                 if not same_size or hashlib.file_digest(file, "sha256").hexdigest() != row["sha256"]:
                     raise ValueError(f"{name}.npy is not what was written")
-        return Part(folder, manifest["provenance"], manifest["fingerprint"])
+        content = fingerprint({name: row["content"] for name, row in manifest["files"].items()})
+        return Part(folder, manifest["provenance"], manifest["fingerprint"], content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if notice:
             log.warning("cached data in %s is damaged (%s) and is made anew", folder, error)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ssm_core.protocols import Batch, Needs
-from ssm_data.cache import Part
+from ssm_data.cache import Part, fingerprint
 from ssm_data.classify import Classification, Pooling, TokenEncoder, ValueEncoder
 
 LEVELS = 256
@@ -70,6 +70,11 @@ class PixelSplit:
     def provenance(self) -> str:
         """Where the data comes from, in words."""
         return self.blocks[0].provenance
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the data's content."""
+        return fingerprint({str(i): part.content for i, part in enumerate(self.blocks)})
 
     @cached_property
     def arrays(self) -> dict[str, NDArray]:

@@ -41,6 +41,11 @@ class RaggedSplit:
         """Where the data comes from, in words."""
         return self.part.provenance
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the data's content."""
+        return self.part.content
+
     def __len__(self) -> int:
         return len(self.arrays["offsets"]) - 1
 

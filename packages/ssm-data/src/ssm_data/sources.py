@@ -1,7 +1,9 @@
 """Where a task's data comes from: the user's files, the hub, or a generator; never one for another unsaid.
 
 ``local`` looks for the official layouts under the data roots, ``hub`` downloads at a pinned revision, ``generate`` runs
-a generator, ``auto`` takes the first of them that is there. What was taken is said in the data's provenance.
+a generator. ``auto`` is local where there is no generator, and an error if the files are nowhere; where there is one, it
+is local if the files are there and generate otherwise. It never downloads. What was taken is said in the data's
+provenance.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ssm_core.plugin.errors import UserError
-from ssm_data.files import sha256
+from ssm_data.files import hashed, sha256
 
 Source: TypeAlias = Literal["auto", "local", "hub", "generate"]
 
@@ -53,19 +55,22 @@ def find(folders: Sequence[str], files: Iterable[str], chosen: Path | None = Non
     return None
 
 
-def told(path: Path, rows: int, official: int) -> str:
-    """Return the provenance of a file that was found by its place and name, which anybody may give a file.
+def told(path: Path, rows: int, official: int, hashes: Sequence[str] = ()) -> str:
+    """Return the provenance of what was found by its place and name, which anybody may give a file.
 
     Args:
-        path: The file.
-        rows: How many rows it has.
-        official: How many the official file has.
+        path: The file, or the folder of several.
+        rows: How many rows there are.
+        official: How many the official release has.
+        hashes: The sha256 of the files, where they are known or the path is a folder.
     """
     size = "" if rows == official else f"; NOT the official size: {rows:,} rows, not {official:,}"
-    return f"official layout: {path}, sha256 {sha256(path)}{size}"
+    return f"official layout: {path}, {hashed(hashes or [sha256(path)])}{size}"
 
 
-def missing(task: str, looked: Iterable[Path], *, files: str, hub: str = "", instead: str = "") -> UserError:
+def missing(
+    task: str, looked: Iterable[Path], *, files: str, hub: str = "", instead: str = "", stand_in: str = ""
+) -> UserError:
     """Return the error for data that is nowhere.
 
     Args:
@@ -74,6 +79,7 @@ def missing(task: str, looked: Iterable[Path], *, files: str, hub: str = "", ins
         files: What was looked for, in words.
         hub: The hub's id of the data set, if it has one.
         instead: The command that makes data of the same kind, if there is one.
+        stand_in: What may be taken in its place, and the command, if there is something of the same shape.
     """
     places = "\n    ".join(str(path) for path in looked)
     ways = ["put the files there, or name their root: --set task.root=... or SSM_DATA_ROOT=..."]
@@ -81,4 +87,8 @@ def missing(task: str, looked: Iterable[Path], *, files: str, hub: str = "", ins
         ways.append(f"let it be downloaded ({hub}): --set task.source=hub")
     if instead:
         ways.append(f"take data made here instead, which is not the official one: {instead}")
+    if stand_in:
+        ways.append(f"take a stand-in, which is other data of the same shape: {stand_in}")
+    if not (hub or instead):
+        ways.append("there is no other way: no id of it on the hub is known here, and there is no generator")
     return UserError(f"{task} found no {files}; it looked in\n    {places}", "; or ".join(ways))

@@ -84,6 +84,11 @@ class TokenSplit:
         return self.part.provenance
 
     @property
+    def fingerprint(self) -> str:
+        """Hash of the data's content."""
+        return self.part.content
+
+    @property
     def vocabulary(self) -> list[str]:
         """A name for each id."""
         return self.tokenizer.load().vocabulary

@@ -38,6 +38,11 @@ class SineSplit:
         """Where the data comes from, in words."""
         return self.part.provenance
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the data's content."""
+        return self.part.content
+
     def __len__(self) -> int:
         return len(self.arrays["inputs"])
 

@@ -62,6 +62,11 @@ class ClipSplit:
         """Where the data comes from, in words."""
         return self.part.provenance + self.note
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the data's content."""
+        return self.part.content
+
     @cached_property
     def arrays(self) -> dict[str, NDArray]:
         """All clips end to end at the split's rate, ``values`` and ``offsets`` (n + 1,), and ``targets`` (n,)."""
