@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from ssm_core.plugin import registry
 from ssm_core.plugin.config import config
 from ssm_core.plugin.spec import ProbeSpec
 from ssm_core.protocols import Chart, Curve, Result
+from ssm_lab import console
 
 CHART = Chart(title="error", curves=[Curve(label="plain", x=[0, 1, 2], y=[1.0, None, 3.0])])
 
@@ -105,3 +107,14 @@ def test_what_cannot_be_written_is_said(ssm, found, tmp_path):
     done = ssm("probe", "it", tmp_path)
     assert done.code == 2
     assert "'../page.html', which is not a plain name" in done.err
+
+
+def test_what_a_bench_says_meanwhile_goes_to_standard_error(capsys):
+    logger = logging.getLogger("toy.bench.part")
+    with console.progress_of("toy.bench"):
+        logger.info("timed one")
+        logger.debug("a detail")
+    logger.info("after the block")
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.split(maxsplit=2)[1:] == ["s", "timed one\n"]

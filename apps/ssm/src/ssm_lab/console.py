@@ -6,7 +6,9 @@ import contextlib
 import functools
 import io
 import json
+import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,23 @@ def results_only() -> Iterator[None]:
     """Keep standard output for results: whatever plugins print meanwhile goes to standard error."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+@contextlib.contextmanager
+def progress_of(logger: str) -> Iterator[None]:
+    """Print what a logger says at level INFO to standard error, with the seconds since the block began."""
+    began, source = time.monotonic(), logging.getLogger(logger)
+    before, handler = source.level, logging.Handler()
+    handler.emit = lambda record: say(
+        f"{time.monotonic() - began:5.0f} s  {record.getMessage()}", style="dim"
+    )
+    source.addHandler(handler)
+    source.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        source.removeHandler(handler)
+        source.setLevel(before)
 
 
 def emit(text: str) -> None:

@@ -22,7 +22,7 @@ def bench(
     as_json: options.Json = False,
 ) -> None:
     """Time an operation or a layer, with its correctness check."""
-    with console.results_only():
+    with console.results_only(), console.progress_of("ssm_core.bench"):
         config = registry.configure("bench", name, knobs("bench", sets))
         _, run = registry.builder("bench", name)
         result = run(config)

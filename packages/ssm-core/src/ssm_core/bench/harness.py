@@ -5,6 +5,7 @@ Every time comes from `ssm_core.bench.clock`: the host's clock on a CPU, the dev
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor
 
 from ssm_core.bench.clock import milliseconds, stopwatch
+
+log = logging.getLogger(__name__)
+"""Says what has been timed, at level INFO, while a bench runs; `ssm bench` shows it."""
 
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -90,6 +94,7 @@ def compare(
                 for kept, value in zip(times[name], seconds, strict=True):
                     kept.append(value)
     ours = statistics.median(times["ours"][1]) if "ours" in times else None
+    log.info("%s, %s: %s", case.name, case.shape, f"{milliseconds(ours)} ms" if ours else "no time")
     speed = bandwidth * 4 / dtype.itemsize  # floors are counted in float32
     return [_row(case, name, errors[name], times.get(name), ours, speed) for name in errors]
 
@@ -161,6 +166,9 @@ def take_turns(
             seconds = stopwatch(run, device)
             if turn:
                 times[name].append(seconds)
+    log.info(
+        ", ".join(f"{name} {milliseconds(statistics.median(seconds))} ms" for name, seconds in times.items())
+    )
     return times
 
 

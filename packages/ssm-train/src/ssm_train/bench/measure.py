@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ssm_core.bench.harness import log
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Batch, Result, Task
@@ -90,6 +91,7 @@ def _row(config: FeedingConfig, name: str) -> dict[str, Any]:
         row["batch"] = _shape(sources[counts[0]].next())
         right = [workers for workers, source in sources.items() if source.checked()]
         speeds = _speeds({w: sources[w] for w in right}, config)
+    log.info("%s: %s", short, ", ".join(f"{w} workers {s.batches:.4g} batches/s" for w, s in speeds.items()))
     row["same"] = right == counts
     row |= {f"batches_per_s_{w}": round(speed.batches, 1) for w, speed in speeds.items()}
     if speeds:
