@@ -275,6 +275,15 @@ BAD: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
         lambda t: [*t[:2], with_cell(t[2], 2, "1e99"), *t[3:]],
         "line 3: a is '1e99', not a finite",
     ),
+    "underscore": (lambda t: [*t[:2], with_cell(t[2], 2, "1_0"), *t[3:]], "line 3: a is '1_0', not a finite"),
+    "underscore in a time": (
+        lambda t: [*t[:2], with_cell(t[2], 1, "1_000"), *t[3:]],
+        "line 3: time is '1_000', not a finite number",
+    ),
+    "underscore in the first time": (
+        lambda t: [t[0], with_cell(t[1], 1, "1_0"), *t[2:]],
+        "line 2: time is '1_0', not",
+    ),
     "infinite target": (lambda t: [*t[:2], with_cell(t[2], 4, "-inf"), *t[3:]], "line 3: target is '-inf'"),
     "split": (
         lambda t: [*t[:2], with_cell(t[2], 7, "dev"), *t[3:]],

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_data.lra_listops import read as reader
 from ssm_data.lra_listops.generate import generate
 from ssm_data.lra_listops.spec import ListOpsConfig
-from ssm_data.lra_listops.vocabulary import VOCABULARY
+from ssm_data.lra_listops.value import values
+from ssm_data.lra_listops.vocabulary import IDS, OPERATORS, VOCABULARY
 
 LIMITS = {"min_length": 4, "max_length": 25, "max_depth": 4, "max_args": 4, "operator_share": 0.35}
 SMALL = {**LIMITS, "n_train": 12, "n_validation": 5, "n_test": 4}
@@ -125,6 +128,21 @@ GOOD = "( ( ( [MAX 2 ) 9 ) ] )\t9"
         (f"Source\tTarget\n{GOOD}\n[MAX 1 [MIN 2 ]\t2\n".encode(), "row 2: its brackets do not match"),
         (f"Source\tTarget\n{GOOD}\n[MAX 1 2\t2\n".encode(), "row 2: its brackets do not match"),
         (f"Source\tTarget\n{GOOD}\n\t2\n".encode(), "row 2: a list of 0 tokens"),
+        (f"Source\tTarget\n{GOOD}\n( [MAX ] )\t2\n".encode(), "row 2: an operator has no arguments"),
+        (f"Source\tTarget\n{GOOD}\n[MAX 1 [MED ] 2 ]\t2\n".encode(), "row 2: an operator has no arguments"),
+        (
+            f"Source\tTarget\n{GOOD}\n( ( ( [MAX 3 ) 4 ) ] )\t7\n".encode(),
+            "row 2: the label is 7.*comes to 4",
+        ),
+        (f"Source\tTarget\n{GOOD}\n5\t6\n".encode(), "row 2: the label is 6, and its list comes to 5"),
+        (f"Source\tTarget\n{GOOD}\n[MAX 1 ] [MIN 2 ]\t1\n".encode(), "row 2: its brackets do not match"),
+        (
+            f"Source\tTarget\n{GOOD}\n[MAX 1 ] ] [MIN [SM 2 ]\t1\n".encode(),
+            "row 2: its brackets do not match",
+        ),
+        (f"Source\tTarget\n{GOOD}\n[MAX 1 ] ]\t1\n[MAX ]\t1\n".encode(), "row 2: its brackets do not match"),
+        (f"Source\tTarget\n{GOOD}\n1 2\t1\n".encode(), "row 2: its brackets do not match"),
+        (f"Source\tTarget\n{GOOD}\n]\t1\n".encode(), "row 2: its brackets do not match"),
         (
             f"Source\tTarget\n{GOOD}\n[MAX \xff ]\t2\n".encode("latin-1"),
             "row 2: byte 6 of the line is not UTF-8",
@@ -141,6 +159,59 @@ def test_a_bad_file_gives_one_clear_error_and_no_cache(tmp_path: Path, lines: by
     assert str(file) in str(caught.value)
     left = {path.name for path in (tmp_path / "c").rglob("*") if path.is_file()}
     assert not any(path.is_dir() for path in (tmp_path / "c").glob("*/*/*validation*")), left
+
+
+def by_hand(tokens: list[str]) -> int:
+    """What a list comes to, by a stack of what is open."""
+    stack: list[list[Any]] = [[]]
+    for token in tokens:
+        if token.startswith("["):
+            stack.append([token])
+        elif token == "]":
+            operator, *x = stack.pop()
+            found = {"[MIN": min(x), "[MAX": max(x), "[MED": int(np.median(x)), "[SM": sum(x) % 10}
+            stack[-1].append(found[operator])
+        else:
+            stack[-1].append(int(token))
+    return stack[0][0]
+
+
+@st.composite
+def lists(draw: Any, depth: int = 4) -> list[str]:
+    """Lists of any shape: also with one argument, chains, digits alone."""
+    if depth == 0 or draw(st.booleans()):
+        return [str(draw(st.integers(0, 9)))]
+    inside = draw(st.lists(lists(depth - 1), min_size=1, max_size=4))
+    return [draw(st.sampled_from(OPERATORS)), *itertools.chain(*inside), "]"]
+
+
+@given(st.lists(lists(), min_size=1, max_size=8))
+def test_lists_come_to_what_one_finds_by_hand(found: list[list[str]]) -> None:
+    ids = np.array([IDS[token] for token in itertools.chain(*found)], np.uint8)
+    offsets = np.array([0, *itertools.accumulate(map(len, found))])
+    assert values(ids, offsets).tolist() == [by_hand(tokens) for tokens in found]
+
+
+def test_many_arguments_and_deep_lists_have_their_values() -> None:
+    wide = ["[SM", *("7" for _ in range(1500)), "]"]
+    deep = [*("[MED", "1") * 900, "9", *["]"] * 900]
+    offsets = np.array([0, len(wide), len(wide) + len(deep)])
+    found = values(np.array([IDS[token] for token in wide + deep], np.uint8), offsets)
+    assert found.tolist() == [1500 * 7 % 10, by_hand(deep)]
+
+
+@pytest.mark.parametrize("row", [1, 3, 4, 7, 8])
+def test_a_wrong_label_is_named_with_its_row_in_any_block(
+    tmp_path: Path, row: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "BLOCK", 4)
+    lines = ["Source\tTarget", *([GOOD] * 8)]
+    lines[row] = "[MAX 3 4 ]\t7"
+    (tmp_path / "x.tsv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=rf"x\.tsv, row {row}: the label is 7, and its list comes to 4"):
+        reader.read(tmp_path / "x.tsv", 2000, True)
+    (tmp_path / "x.tsv").write_text("\n".join([*lines[:row], GOOD, *lines[row + 1 :]]) + "\n")
+    assert reader.read(tmp_path / "x.tsv", 2000, True)["targets"].tolist() == [9] * 8
 
 
 def test_a_truncated_archive_is_told(tmp_path: Path) -> None:

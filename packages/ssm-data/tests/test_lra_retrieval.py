@@ -117,6 +117,10 @@ def test_rows_are_as_documented(files: Path) -> None:
     assert (row["length"], row["length_2"]) == (len(row["inputs"]), len(row["inputs_2"]))
     assert row["inputs"][-1] == row["inputs_2"][-1] == split.vocabulary.index("<eos>") == 2
     assert np.array_equal(split[-1]["inputs"], split[len(split) - 1]["inputs"])
+    longer = [max(row["length"], row["length_2"]) for row in (split[i] for i in range(len(split)))]
+    assert split.lengths().tolist() == longer
+    assert any(row["length_2"] < row["length"] for row in split)
+    assert any(row["length"] < row["length_2"] for row in split)
     described = info("lra-retrieval", root=str(files))["splits"]["test"]
     assert set(described["arrays"]) == {"values", "offsets", "values_2", "offsets_2", "targets"}
 

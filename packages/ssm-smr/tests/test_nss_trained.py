@@ -31,10 +31,12 @@ class WaveConfig:
     Attributes:
         gap: Distance of the points.
         masked: Elements at the end that are masked.
+        told: Gaps are told.
     """
 
     gap: float = 1.0
     masked: int = 0
+    told: bool = False
 
 
 class Waves:
@@ -65,7 +67,8 @@ class WaveTask(Task):
         mask = None
         if self.config.masked:
             mask = (torch.arange(LENGTH) < LENGTH - self.config.masked).expand(len(rows), -1)
-        return Batch(inputs=x, targets=x, mask_bl=mask)
+        gaps = torch.full(x.shape[:2], self.config.gap) if self.config.told else None
+        return Batch(inputs=x, targets=x, mask_bl=mask, dt_bl=gaps)
 
     def loss(self, output, batch):
         return Loss((output.head - batch.targets).square().sum(), torch.tensor(float(batch.targets.numel())))
@@ -135,6 +138,11 @@ def register(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         ("lru", {"state_size": 4}, "diagonal"),
         ("s6", {"state_size": 4}, "changes, taken along the nominal run"),
         ("mamba2", {"state_size": 4, "head_dim": 4}, "changes, taken along the nominal run"),
+        ("h3", {"state_size": 4}, "diagonal"),
+        ("mega", {"ema_dim": 4, "z_dim": 4, "hidden": 8}, "diagonal"),
+        ("spade", {"state_size": 4, "every": 1, "heads": 2}, "dense"),
+        ("spade", {"state_size": 4, "every": 1, "heads": 2, "global_branch": "s4d"}, "diagonal"),
+        ("seqboat", {"ema_dim": 4, "z_dim": 4, "hidden": 8}, "diagonal"),
     ],
 )
 @pytest.mark.parametrize("addons", [[], ["smr"]])
@@ -292,6 +300,20 @@ def test_a_task_on_another_grid(monkeypatch):
     assert {row["sup_e"] for row in still.rows} == {0.0}
     with pytest.raises(ConfigError, match="has no setting"):
         found(made, shift=("gaps=1.2",))
+
+
+OLD_GAPS = "; the gaps that the model is given stay those of the nominal grid"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_gaps_that_stay_as_they_were_are_said(told: bool, monkeypatch):
+    made = model("s5", [], {"state_size": 4})
+    made.task = WaveTask(WaveConfig(told=told))
+    result = found(made, grid="jitter")
+    assert result.text.count(OLD_GAPS) == int(told)
+    assert result.text.splitlines()[0].startswith("encoded inputs read with ")
+    register(monkeypatch, "waves")
+    assert OLD_GAPS not in found(made, shift=("gap=1.2",)).text, "of each grid its own"
 
 
 def test_a_task_of_ones_own_cannot_be_shifted(monkeypatch):

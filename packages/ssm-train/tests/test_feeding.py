@@ -15,7 +15,7 @@ from ssm_core.run.config import TrainConfig
 from ssm_core.run.folder import RunFolder
 from ssm_train import fit, resume
 from ssm_train.batches import BatchPlan
-from ssm_train.feed import Counts, shares
+from ssm_train.feed import Counts, Feed, shares
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, 203)
 
@@ -146,6 +146,33 @@ def test_padding_of_an_epoch_counts_what_was_before_a_stop(tmp_path):
     assert recorded(run, "padding")[7] != recorded(whole, "padding")[10]
     resume(run, {"steps": 10}, task=RaggedTask(), model=module(), quiet=True)
     assert recorded(run, "padding")[10] == recorded(whole, "padding")[10]
+
+
+class TwoTowers(RaggedTask):
+    """Rows of two texts; the second is padded to the length of the first or beyond."""
+
+    def collate(self, rows):
+        a, b = (torch.tensor([int(row[key]) for row in rows]) for key in ("length", "length_2"))
+        k = torch.arange(int(torch.maximum(a, b).max()))
+        first, second = k < a[:, None], k < b[:, None]
+        extra = {"inputs_2": second.float()}
+        if first.all() and second.all():
+            return Batch(inputs=first.float(), targets=a, extra=extra)
+        return Batch(inputs=first.float(), targets=a, mask_bl=first, extra={**extra, "mask_2": second})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "padded"),
+    [([5, 5], [5, 2], 3), ([4, 2], [6, 1], 11), ([3, 3], [3, 3], None)],
+)
+def test_padding_of_a_second_tower_counts(first, second, padded):
+    rows = [{"length": a, "length_2": b} for a, b in zip(first, second, strict=True)]
+    feed = Feed(TwoTowers(), rows, torch.device("cpu"))
+    feed.next([0, 1], 0)
+    elements = 4 * max(*first, *second)
+    assert feed.counts.elements == elements
+    found = shares(feed.counts.tensor()).get("padding")
+    assert found == (None if padded is None else pytest.approx(padded / elements))
 
 
 def test_batches_without_masks_record_no_padding(tmp_path):

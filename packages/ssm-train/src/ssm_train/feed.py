@@ -25,6 +25,8 @@ class Counts:
         padded: Elements that were padding.
         elements: All elements.
         masked: Number of batches that had a mask.
+
+    Inputs beside those of the batch count as well: a second tower's, ``inputs_2`` with ``mask_2`` in its extra.
     """
 
     waited: float = 0.0
@@ -131,10 +133,18 @@ class Feed:
         return self._reader.read(Wanted(epoch, list(rows))).to(self.device)
 
     def _measure(self, batch: Batch) -> None:
-        mask, counts = batch.mask_bl, self.counts
-        if mask is None:
-            counts.elements += batch.inputs.shape[:2].numel()
-            return
-        counts.elements += mask.numel()
-        counts.padded += mask.numel() - int(mask.sum())
-        counts.masked += 1
+        counts, masked = self.counts, False
+        for inputs, mask in _masks(batch):
+            counts.elements += inputs.shape[:2].numel() if mask is None else mask.numel()
+            if mask is not None:
+                counts.padded += mask.numel() - int(mask.sum())
+                masked = True
+        counts.masked += masked
+
+
+def _masks(batch: Batch) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield all inputs with their masks: those of the batch, and in its extra each ``inputs_X`` with ``mask_X``."""
+    yield batch.inputs, batch.mask_bl
+    for name, inputs in batch.extra.items():
+        if name.startswith("inputs_"):
+            yield inputs, batch.extra.get(f"mask_{name.removeprefix('inputs_')}")

@@ -70,13 +70,15 @@ class Column:
         read: Callable[[str], float],
         reason: Callable[[str], str],
     ) -> NDArray[np.float64]:
-        largest = LARGEST if read is _value else MOST
+        largest, dates = LARGEST if read is _value else MOST, read == self._date
         try:  # nearly every block has nothing but finite numbers and empty cells
+            if not dates and "_" in "".join(cells):
+                raise ValueError  # float() would take 1_0 for 10
             if read is _value and "" in cells:
                 found = np.array([float(cell) if cell else np.nan for cell in cells])
                 good = np.isnan(found).sum() == cells.count("") and not (np.abs(found) > largest).any()
             else:
-                found = np.array(list(map(self._date if self.dates and read is not _value else float, cells)))
+                found = np.array(list(map(self._date if dates else float, cells)))
                 good = (np.abs(found) <= largest).all()
             if good:
                 return found
@@ -110,15 +112,20 @@ def _value(cell: str) -> float:
 
 
 def _finite(cell: str) -> float:
-    number = float(cell)
-    if not math.isfinite(number):
+    if not math.isfinite(number := _number(cell)):
         raise ValueError
     return number
 
 
+def _number(cell: str) -> float:
+    if "_" in cell:
+        raise ValueError
+    return float(cell)
+
+
 def _is_number(cell: str) -> bool:
     try:
-        float(cell)
+        _number(cell)
     except ValueError:
         return False
     return True

@@ -31,7 +31,7 @@ class Level(NamedTuple):
 
     tree: NDArray[np.int32]
     operator: NDArray[np.uint8]
-    number: NDArray[np.uint8]
+    number: NDArray[np.unsignedinteger]
 
     def of(self, trees: NDArray[np.bool_]) -> Level:
         """Return the nodes of some trees."""
@@ -103,7 +103,7 @@ def fold(levels: Sequence[Level]) -> tuple[list[NDArray[np.uint8]], list[NDArray
     values: list[NDArray[np.uint8]] = []
     sizes: list[NDArray[np.int32]] = []
     for level in reversed(levels):
-        value, size = level.number.copy(), np.ones(len(level.tree), np.int32)
+        value, size = level.number.astype(np.uint8), np.ones(len(level.tree), np.int32)
         inner = np.flatnonzero(level.operator != LEAF)
         if len(inner):
             counts = level.number[inner].astype(np.int64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssm_core.protocols import Progress
 from ssm_data import cache, files, sources
@@ -61,6 +62,10 @@ class PairSplit:
             row[f"inputs{tower}"] = np.array(self.arrays[f"values{tower}"][start:stop])
             row[f"length{tower}"] = np.int64(stop - start)
         return row
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the length of the longer text of each pair (n,): both are padded to the longest of a batch."""
+        return np.maximum(np.diff(self.arrays["offsets"]), np.diff(self.arrays["offsets_2"]))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PairSplit, (self.part, self.vocabulary)

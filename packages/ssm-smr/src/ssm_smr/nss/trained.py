@@ -28,6 +28,7 @@ PANELS = 4
 
 NOTHING = "no linear recurrence to analyse"
 LEFT_OUT = "; the reverse direction is left out"
+OLD_GAPS = "; the gaps that the model is given stay those of the nominal grid"
 
 
 @dataclass
@@ -77,11 +78,14 @@ def trained(model: Any, dataset: Any, config: NSSConfig) -> Result:
         )
     variants = {name: Variant() for name in _variants(model)}
     known: dict[nn.Module, Measured] = {}
+    how = ", ".join(config.shift) if config.shift else f"encoded inputs read with {config.perturbation}"
     for pair in _pairs(model, dataset, config):
+        if pair.place is not None and pair.nominal.dt_bl is not None and OLD_GAPS not in how:
+            how += OLD_GAPS
         for name, variant in variants.items():
             with contextlib.nullcontext() if name == AS_TRAINED else gates_at_one(model):
                 _add(variant, known, model, pair, config)
-    return _result(model, variants, config)
+    return _result(model, variants, how)
 
 
 def _variants(model: nn.Module) -> list[str]:
@@ -142,7 +146,7 @@ def _add(
         )
 
 
-def _result(model: Any, variants: dict[str, Variant], config: NSSConfig) -> Result:
+def _result(model: Any, variants: dict[str, Variant], how: str) -> Result:
     first = variants[AS_TRAINED]
     rows, charts = [], []
     for index, block in enumerate(model.stack.blocks):
@@ -163,7 +167,7 @@ def _result(model: Any, variants: dict[str, Variant], config: NSSConfig) -> Resu
     title = f"Lyapunov function of the error, {AS_TRAINED}"
     charts.append(pictures.energies(each, title, levels=False))
     charts.append(pictures.disc(each, "discrete eigenvalues"))
-    return Result(text=_text(variants, config), figures=_figures(variants), rows=rows, charts=charts)
+    return Result(text=_text(variants, how), figures=_figures(variants), rows=rows, charts=charts)
 
 
 def _row(index: int, part: nn.Module, name: str, found: list[Measured]) -> dict[str, Any]:
@@ -184,8 +188,7 @@ def _figures(variants: dict[str, Variant]) -> dict[str, Any]:
     return figures
 
 
-def _text(variants: dict[str, Variant], config: NSSConfig) -> str:
-    how = ", ".join(config.shift) if config.shift else f"encoded inputs read with {config.perturbation}"
+def _text(variants: dict[str, Variant], how: str) -> str:
     layers = variants[AS_TRAINED].layers
     bounded = [index for (index, _), found in layers.items() if found[0].lyapunov is not None]
     shares = [f"{sum(one.outputs) / len(one.outputs):.1%} {name}" for name, one in variants.items()]
