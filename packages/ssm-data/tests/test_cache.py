@@ -217,3 +217,14 @@ def test_the_manifest_says_what_lies_there(tmp_path: Path) -> None:
     assert manifest["identity"] == IDENTITY
     assert manifest["files"]["x"]["content"] == cache.content_hash(ARRAYS["x"])
     assert manifest["fingerprint"] == part.fingerprint
+
+
+def test_the_hash_of_the_content_does_not_go_by_what_it_was_made_from(tmp_path: Path) -> None:
+    def other(missing: list[str]) -> Iterator[tuple[str, cache.Arrays, str]]:
+        for name in missing:
+            yield name, {"x": ARRAYS["x"] + 1}, "made here"
+
+    same = [cache.obtain(tmp_path, "toy", {"stamp": i}, ["a"], make)["a"] for i in range(2)]
+    changed = cache.obtain(tmp_path, "toy", {"stamp": 2}, ["a"], other)["a"]
+    assert same[0].fingerprint != same[1].fingerprint
+    assert same[0].content == same[1].content != changed.content

@@ -92,6 +92,7 @@ def test_run_folder_is_complete(whole):
     for name in (
         "config.json",
         "env.json",
+        "data.json",
         "latest.json",
         "best.json",
         "log.txt",

@@ -175,7 +175,7 @@ class Batch:
         dt_bl: Gap before each element (B, L), or None for equal steps.
         mask_bl: True where an element is valid (B, L), or None if all are.
         reset_bl: True where a new document begins (B, L), or None.
-        extra: Anything else the task needs, by name (time points for plots, a second tower's inputs).
+        extra: Anything else the task needs, by name (time points for plots; a second tower's ``inputs_2``, ``mask_2``).
     """
 
     inputs: Tensor
@@ -238,7 +238,8 @@ class Split(Protocol):
 
     It may have more, which training and evaluation look for: ``lengths()``, the length of each row (n,), by which rows
     are put together; ``streams``, where state is carried, how many rows run side by side, row i + streams going on
-    where row i ended; and ``of_epoch(epoch)``, the split of an epoch, of as many rows, if epochs differ.
+    where row i ended; and ``of_epoch(epoch)``, the split of an epoch, of as many rows, if epochs differ. A run keeps
+    its ``provenance``, where the data comes from, in words, and its ``fingerprint``, which other data does not have.
     """
 
     def __len__(self) -> int:

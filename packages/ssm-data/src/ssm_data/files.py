@@ -12,7 +12,7 @@ def stamp(paths: Iterable[Path]) -> str:
     """Return a hash of the files' places, sizes and times of change: for the identity of what was read from them.
 
     A folder stands for all files directly in it. The time of the last change of the entry (ctime) counts too: copying
-    and unpacking put the time of the content (mtime) back, and this one nothing can.
+    and unpacking put the time of the content (mtime) back, and no program can set this one.
 
     Args:
         paths: Files and folders, in an order that matters.

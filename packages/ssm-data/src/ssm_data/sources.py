@@ -1,9 +1,9 @@
 """Where a task's data comes from: the user's files, the hub, or a generator; never one for another unsaid.
 
 ``local`` looks for the official layouts under the data roots, ``hub`` downloads at a pinned revision, ``generate`` runs
-a generator. ``auto`` is local where there is no generator, and an error if the files are nowhere; where there is one, it
-is local if the files are there and generate otherwise. It never downloads. What was taken is said in the data's
-provenance.
+a generator. ``auto`` is local where there is no generator: an error if the files are nowhere. Where there is one, it is
+local if the files are there and no knob asks for other data than theirs, and generate otherwise. It never downloads.
+What was taken is said in the data's provenance.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ def find(folders: Sequence[str], files: Iterable[str], chosen: Path | None = Non
     return None
 
 
-def told(path: Path, rows: int, official: int, hashes: Sequence[str] = ()) -> str:
+def told(path: Path | str, rows: int, official: int, hashes: Sequence[str] = ()) -> str:
     """Return the provenance of what was found by its place and name, which anybody may give a file.
 
     Args:
-        path: The file, or the folder of several.
+        path: The file, or the names of several.
         rows: How many rows there are.
         official: How many the official release has.
-        hashes: The sha256 of the files, where they are known or the path is a folder.
+        hashes: The sha256 of each file, if they are known.
     """
     size = "" if rows == official else f"; NOT the official size: {rows:,} rows, not {official:,}"
-    return f"official layout: {path}, {hashed(hashes or [sha256(path)])}{size}"
+    return f"official layout: {path}, {hashed(hashes or [sha256(Path(path))])}{size}"
 
 
 def missing(
@@ -89,6 +89,5 @@ def missing(
         ways.append(f"take data made here instead, which is not the official one: {instead}")
     if stand_in:
         ways.append(f"take a stand-in, which is other data of the same shape: {stand_in}")
-    if not (hub or instead):
-        ways.append("there is no other way: no id of it on the hub is known here, and there is no generator")
-    return UserError(f"{task} found no {files}; it looked in\n    {places}", "; or ".join(ways))
+    end = "" if hub or instead else ". There is no id of it on the hub that is known here, and no generator"
+    return UserError(f"{task} found no {files}; it looked in\n    {places}", "; or ".join(ways) + end)

@@ -43,11 +43,6 @@ class TokenSplit(RaggedSplit):
         """Where the data comes from, in words."""
         return self.part.provenance + self.note
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the data's content."""
-        return self.part.content
-
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.part, self.vocabulary, self.note)
 

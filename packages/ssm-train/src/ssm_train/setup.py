@@ -12,7 +12,7 @@ from torch import nn
 
 from ssm_core.model import build_for_task, check_capabilities
 from ssm_core.plugin import registry
-from ssm_core.plugin.errors import ConfigError
+from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Task
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder, write_json
@@ -88,6 +88,36 @@ def plan_batches(config: RunConfig, task: Task, accelerator: Accelerator) -> Bat
         )
     processes = accelerator.num_processes
     return plan_of(splits["train"], config.train, config.seed, processes, carries=task.needs.carry_state)
+
+
+def data_of(task: Task) -> dict[str, dict[str, str | None] | None]:
+    """Return the provenance and the fingerprint of each split; None for one that has no provenance."""
+    told: dict[str, dict[str, str | None] | None] = {}
+    for name, split in task.splits().items():
+        said = {key: getattr(split, key, None) for key in ("provenance", "fingerprint")}
+        plain = {key: None if value is None else str(value) for key, value in said.items()}
+        told[name] = plain if plain["provenance"] is not None else None
+    return told
+
+
+def check_data(run: RunFolder, task: Task) -> None:
+    """Check that a run goes on with the data that it began with, as far as both can tell.
+
+    Raises:
+        UserError: If a split has another fingerprint than at the beginning.
+    """
+    held = run.data()
+    for name, now in data_of(task).items():
+        before = held.get(name)
+        prints = [told["fingerprint"] if told else None for told in (before, now)]
+        if not (before and now) or None in prints or prints[0] == prints[1]:
+            continue
+        raise UserError(
+            f"the {name} split is not the data that {run.path} began with\n    then: {before['provenance']}\n"
+            f"    now:  {now['provenance']}",
+            "put that data back, or name it (SSM_DATA_ROOT, the folder you start in); "
+            f"for a run on the new data, begin with --config {run.path}/config.json",
+        )
 
 
 def changed_plugins(run: RunFolder, config: RunConfig) -> list[str]:

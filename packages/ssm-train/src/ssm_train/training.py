@@ -76,6 +76,8 @@ def fit(
             display.say(f"weights of {source}" + (f"; {account(bound, new)}" if new else ""))
         plan = setup.plan_batches(config, task, accelerator)
         run = setup.new_folder(out, config, accelerator, source)
+        if accelerator.is_main_process:
+            run.write_data(setup.data_of(task))
         trainer = Trainer(config, task, bound, accelerator, run, display, plan)
         return _run(trainer, config, task, run, display)
 
@@ -101,7 +103,7 @@ def resume(
         The run folder's absolute path.
 
     Raises:
-        UserError: If there is nothing to resume, or a change would make it another run.
+        UserError: If there is nothing to resume, or a change, or other data, would make it another run.
         TrainingFailed: If the run stopped before its end again.
     """
     folder = RunFolder.open(run)
@@ -119,6 +121,7 @@ def resume(
         for notice in notices:
             display.say(notice)
         accelerator, task = setup.prepared(config, task, model, display)
+        setup.check_data(folder, task)
         bound = setup.build(config, task, model, accelerator, display)
         plan = setup.plan_batches(config, task, accelerator)
         trainer = Trainer(config, task, bound, accelerator, folder, display, plan)

@@ -84,6 +84,15 @@ class RunFolder:
         """Read the run's configuration as plain data."""
         return read_json(self.path / "config.json")
 
+    def data(self) -> dict[str, Any]:
+        """Read what the run's data was: split -> provenance and fingerprint, or None; empty in older runs."""
+        file = self.path / "data.json"
+        return read_json(file) if file.is_file() else {}
+
+    def write_data(self, splits: Mapping[str, Mapping[str, str | None] | None]) -> None:
+        """Write ``data.json``: what each split says of where its data comes from, None if it says nothing."""
+        write_json(self.path / "data.json", splits)
+
     def status(self) -> dict[str, Any]:
         """Read the run's status; empty before it began."""
         file = self.path / "status.json"

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ssm_core.plugin.errors import UserError
+from ssm_core.protocols import Progress
+from ssm_data.files import hashed
 from ssm_data.lm.tokenizer import between_characters
 
 log = logging.getLogger(__name__)
@@ -118,19 +120,30 @@ def _opened(file: Path) -> BufferedReader | gzip.GzipFile:
     return file.open("rb")
 
 
-def survey(files: Sequence[Path], task: str) -> list[TextFile]:
+def survey(files: Sequence[Path], task: str, progress: Progress | None = None) -> list[TextFile]:
     """Return size and hash of files, reading each once; empty ones are left out.
+
+    Args:
+        files: The files.
+        task: Name of the task, for messages.
+        progress: Told of the bytes done; of packed files the total is not known before the end.
 
     Raises:
         UserError: If one cannot be read, or all are empty.
     """
-    found = []
+    found, done = [], 0
+    total = sum(file.stat().st_size for file in files) if progress else 0
     for file in files:
         digest, size = hashlib.sha256(), 0
         for block in read_blocks(file):
             digest.update(block)
             size += len(block)
+            done += len(block)
+            if progress:
+                progress(f"{task} data: hashing", done, max(done + 1, total))
         found.append(TextFile(file, size, digest.hexdigest()))
+    if progress:
+        progress(f"{task} data: hashing", done, done)
     full = [file for file in found if file.size]
     if not full:
         raise UserError(
@@ -139,6 +152,12 @@ def survey(files: Sequence[Path], task: str) -> list[TextFile]:
     if len(full) < len(found):
         log.warning("%s: %d of %d files are empty and left out", task, len(found) - len(full), len(found))
     return full
+
+
+def told(files: Sequence[TextFile]) -> str:
+    """Return the words on size and hash of texts, which tell them from others wherever they lie."""
+    packed = " unpacked" if any(file.path.suffix == ".gz" for file in files) else ""
+    return f"{sum(file.size for file in files)} bytes{packed}, {hashed([file.sha256 for file in files])}"
 
 
 def whole_files(files: Iterable[Path]) -> Iterator[Block]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -157,6 +157,7 @@ def pack(
     provenance: Callable[[str, Mapping[str, NDArray]], str],
     total: int = 0,
     progress: Progress | None = None,
+    place: str = "",
 ) -> dict[str, cache.Part]:
     """Return the packed splits from the cache, encoding the corpus if they are not there.
 
@@ -166,9 +167,11 @@ def pack(
         identity: All that the ids depend on beside the tokeniser.
         tokenizer: Turns text into ids.
         deal: Returns the corpus as a stream, from its beginning.
-        provenance: Says in words where a split, given by name and arrays, comes from.
+        provenance: Says in words where a split, given by name and arrays, comes from, without naming a place.
         total: Bytes of the corpus, for the progress; 0 if not known.
         progress: Told of the bytes done.
+        place: Where the corpus was found this time. The cache goes by content and does not know of it: the same text
+            may lie elsewhere the next time.
 
     Raises:
         UserError: If the text cannot be read, gives a split without tokens, or the cache cannot be written.
@@ -183,7 +186,13 @@ def pack(
             for name in missing:
                 yield name, packed[name], provenance(name, packed[name])
 
-    return cache.obtain(base, task, whole, SPLITS, make)
+    def read_now(name: str, part: cache.Part) -> cache.Part:
+        said = provenance(name, {array: part.open(array) for array in ("tokens", "documents")})
+        return replace(part, provenance=f"{said}; read from {place}" if place else said)
+
+    return {
+        name: read_now(name, part) for name, part in cache.obtain(base, task, whole, SPLITS, make).items()
+    }
 
 
 def _pack_all(

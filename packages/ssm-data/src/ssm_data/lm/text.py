@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 
+from ssm_core.protocols import Progress
+
+STEP = 1 << 18
+"""Characters of the sample between two reports."""
+
 
 def sampled_lines(
     blocks: Callable[[], Iterable[bytes]], megabytes: float, total: int | None = None
@@ -21,3 +26,39 @@ def sampled_lines(
     for index, text in enumerate(blocks()):
         if math.ceil((index + 1) * share) > math.ceil(index * share):
             yield from filter(None, text.decode("utf-8", "ignore").split("\n"))
+
+
+def learning(
+    train: Callable[[Iterator[str]], bytes],
+    lines: Iterator[str],
+    task: str,
+    total: int,
+    progress: Progress | None,
+) -> bytes:
+    """Train a tokeniser and tell how far it is: of the sample by bytes, of the work on it only that it goes on.
+
+    Args:
+        train: Trains on lines.
+        lines: The sample.
+        task: Name of the task.
+        total: Bytes of the sample, about.
+        progress: Told of it.
+    """
+    if progress is None:
+        return train(lines)
+    reading, pieces = f"{task} data: reading a sample", f"{task} data: learning pieces from it"
+
+    def counted() -> Iterator[str]:
+        done, said = 0, 0
+        for line in lines:
+            done += len(line) + 1
+            if done - said >= STEP:  # a line is too little to redraw for
+                said = done
+                progress(reading, done, max(done + 1, total))
+            yield line
+        progress(reading, done, done)
+        progress(pieces, 0, 1)
+
+    model = train(counted())
+    progress(pieces, 1, 1)
+    return model

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Progress
 from ssm_data import cache, sources
+from ssm_data.files import sha256
 from ssm_data.lra_image import cifar, idx
 from ssm_data.lra_image.cifar import Pictures
 from ssm_data.lra_image.spec import LRAImageConfig
@@ -21,11 +21,14 @@ from ssm_data.pixels import PixelSplit, Selection
 
 log = logging.getLogger(__name__)
 
-READER = 1
-"""Raised when the arrays made from the same files change."""
+READER = 2
+"""Raised when the arrays made from the same files change, or what is said of them."""
 
 PARTS = ("pool", "test")
 """What is cached: the pictures from which training and validation are drawn, and the test pictures."""
+
+CIFAR_ROWS, FASHION_ROWS = {"pool": 50_000, "test": 10_000}, {"pool": 60_000, "test": 10_000}
+"""Pictures of the official files."""
 
 VALIDATION = 0.1
 
@@ -40,13 +43,30 @@ class Origin:
         identity: All that they depend on.
         pieces: The files or splits that each part is read from.
         read: Reads one of them.
-        provenance: Says in words what was read; called when it was.
+        words: Says what it is; called when it was read.
+        files: Names, sha256 and official number of pictures of each part's files; none of the hub's.
+        place: Folder of the files. The cache goes by their content and does not know of it: they may lie elsewhere the
+            next time.
     """
 
     identity: Mapping[str, Any]
     pieces: Mapping[str, Sequence[Any]]
     read: Callable[[Any], Pictures]
-    provenance: Callable[[], str]
+    words: Callable[[], str]
+    files: Mapping[str, tuple[str, Sequence[str], int]] = field(default_factory=dict)
+    place: str = ""
+
+    def provenance(self, part: str, rows: int, words: str) -> str:
+        """Return what is kept of where a part comes from."""
+        if part not in self.files:
+            return words
+        names, hashes, official = self.files[part]
+        return f"{words}; {sources.told(names, rows, official, hashes)}"
+
+    def read_now(self, part: cache.Part) -> cache.Part:
+        """Return a part of the cache that says where its files lie now."""
+        said = part.provenance
+        return replace(part, provenance=f"{said}; read from {self.place}" if self.place else said)
 
 
 def load_splits(
@@ -60,18 +80,19 @@ def load_splits(
     origin = find(config)
 
     def make(missing: list[str]) -> Iterator[tuple[str, Mapping[str, NDArray], str]]:
-        provenance = origin.provenance()
-        log.info("lra-image: %s", provenance)
+        words = origin.words()
+        log.info("lra-image: %s%s", words, f", read from {origin.place}" if origin.place else "")
         for name in missing:
             pictures = []
             for done, piece in enumerate(origin.pieces[name], 1):
                 pictures.append(origin.read(piece))
                 if progress:
                     progress(f"lra-image data: {name}", done, len(origin.pieces[name]))
-            yield name, cifar.together(pictures).arrays(), provenance
+            whole = cifar.together(pictures)
+            yield name, whole.arrays(), origin.provenance(name, len(whole.targets), words)
 
     parts = cache.obtain(cache.root(config.cache), "lra-image", origin.identity, PARTS, make)
-    pool, test = parts["pool"], parts["test"]
+    pool, test = (origin.read_now(parts[name]) for name in PARTS)
     total, tested = len(pool.open("targets")), len(test.open("targets"))
     kept = int(total * (1 - VALIDATION))
     if not 0 < kept < total:
@@ -102,36 +123,36 @@ def _hub(config: LRAImageConfig) -> Origin:
         identity={"reader": READER, "hub": cifar.HUB, "revision": revision, "grey": config.grey},
         pieces={"pool": ("train",), "test": ("test",)},
         read=lambda split: cifar.read_hub(revision, split, config.grey),
-        provenance=lambda: f"CIFAR-10, {pinned}: hub {cifar.HUB}@{revision}, grey by {config.grey}",
+        words=lambda: f"CIFAR-10, {pinned}: hub {cifar.HUB}@{revision}, grey by {config.grey}",
     )
 
 
 def _cifar(config: LRAImageConfig) -> Origin:
+    looked: list[str] = []
     for name, ending, reader in cifar.forms():
         files = {
             "pool": [f"{file}{ending}" for file in cifar.TRAIN],
             "test": [f"{file}{ending}" for file in cifar.TEST],
         }
-        folder = sources.find(
-            (name, f"cifar/{name}", f"cifar10/{name}"), files["pool"] + files["test"], config.root
-        )
-        if folder:
-            pieces = {part: [folder / file for file in names] for part, names in files.items()}
+        names = (name, f"cifar/{name}", f"cifar10/{name}")
+        if folder := sources.find(names, files["pool"] + files["test"], config.root):
+            pieces = {part: [folder / file for file in each] for part, each in files.items()}
             return _local(config, folder, pieces, reader, is_python=not ending)
-    folders = [name for name, _, _ in cifar.forms()]
+        looked += names
     raise sources.missing(
         "lra-image",
-        sources.candidates(folders, config.root),
+        sources.candidates(looked, config.root),
         files="CIFAR-10 (six files data_batch_1..5 and test_batch, of the Python or the binary version)",
         hub=cifar.HUB,
-        instead="--set task.dataset=fashion-mnist, from Debian's package dataset-fashion-mnist",
+        stand_in="Fashion-MNIST, from Debian's package dataset-fashion-mnist: "
+        "ssm train --backbone s4 --task lra-image --recipe fashion-mnist --set task.root=...",
     )
 
 
 def _local(
     config: LRAImageConfig, folder: Path, pieces: Mapping[str, list[Path]], reader: Any, is_python: bool
 ) -> Origin:
-    def provenance() -> str:
+    def words() -> str:
         if is_python and cifar.is_official(folder):
             told = "CIFAR-10, official (all six files have the published md5)"
         elif is_python:
@@ -139,13 +160,16 @@ def _local(
             log.warning("lra-image: the files in %s are not those that were published", folder)
         else:
             told = "CIFAR-10, binary version (no published hashes to compare with)"
-        return f"{told}: {folder}, grey by {config.grey}"
+        return f"{told}, grey by {config.grey}"
 
+    found = hashes(pieces)
     return Origin(
-        identity={"reader": READER, "grey": config.grey, "files": hashes(pieces)},
+        identity={"reader": READER, "grey": config.grey, "files": found},
         pieces=pieces,
         read=lambda path: reader(path, config.grey),
-        provenance=provenance,
+        words=words,
+        files=_files(pieces, found, CIFAR_ROWS),
+        place=str(folder),
     )
 
 
@@ -158,25 +182,30 @@ def _fashion(config: LRAImageConfig) -> Origin:
             looked,
             files="Fashion-MNIST (the four idx files, .gz or unpacked; Debian: apt install dataset-fashion-mnist)",
         )
-    found = {
+    pieces = {
         part: [idx.place(folder, name) or folder / name for name in idx.FILES[split]]
         for part, split in (("pool", "train"), ("test", "test"))
     }
-    told = f"stand-in, not CIFAR-10: Fashion-MNIST from {folder}, framed to 32 x 32"
+    found = hashes(pieces)
     return Origin(
-        identity={"reader": READER, "dataset": "fashion-mnist", "files": hashes(found)},
+        identity={"reader": READER, "dataset": "fashion-mnist", "files": found},
         pieces={"pool": ("train",), "test": ("test",)},
         read=lambda split: idx.read(folder, split),
-        provenance=lambda: told,
+        words=lambda: "stand-in, not CIFAR-10: Fashion-MNIST, framed to 32 x 32",
+        files=_files(pieces, found, FASHION_ROWS),
+        place=str(folder),
     )
+
+
+def _files(
+    pieces: Mapping[str, list[Path]], hashes: Mapping[str, Sequence[str]], official: Mapping[str, int]
+) -> dict[str, tuple[str, Sequence[str], int]]:
+    return {
+        part: (" + ".join(path.name for path in paths), hashes[part], official[part])
+        for part, paths in pieces.items()
+    }
 
 
 def hashes(files: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
     """Return the sha256 of files, so that other content is other data wherever it lies."""
-    found: dict[str, list[str]] = {}
-    for part, paths in files.items():
-        found[part] = []
-        for path in paths:
-            with path.open("rb") as file:
-                found[part].append(hashlib.file_digest(file, "sha256").hexdigest())
-    return found
+    return {part: [sha256(path) for path in paths] for part, paths in files.items()}

@@ -68,7 +68,7 @@ def find(root: Path | None) -> Origin:
         "speech-commands",
         looked,
         files=f"Speech Commands (folders of the words beside {LISTS[0]} and {LISTS[1]}, or {ARCHIVES[0]}, 2.4 GB, "
-        "by the TensorFlow authors; it is not fetched for you, and there is no generator)",
+        "by the TensorFlow authors; it is not fetched for you)",
     )
 
 

@@ -15,7 +15,7 @@ from ssm_data import cache
 from ssm_data.lm import corpus
 from ssm_data.lm.corpus import Block, Dealt
 from ssm_data.lm.packing import TokenizerPlace, obtain_tokenizer, pack
-from ssm_data.lm.text import sampled_lines
+from ssm_data.lm.text import learning, sampled_lines
 from ssm_data.lm.tokenizer import train_bpe
 from ssm_data.text_lm.spec import TextLMConfig
 
@@ -31,12 +31,14 @@ class Found:
         size: Its bytes.
         identity: What it is, by content.
         words: The same in words.
+        place: Where it was found; empty if it comes with Python.
     """
 
     blocks: Callable[[], Iterator[Block]]
     size: int
     identity: Mapping[str, Any]
     words: str
+    place: str = ""
 
 
 def load(
@@ -47,7 +49,7 @@ def load(
     Raises:
         UserError: If the text is not there or cannot be read, or the cache cannot be written.
     """
-    found = find(config)
+    found = find(config, progress)
     base = cache.root(config.cache)
     dealt = {
         "corpus": found.identity,
@@ -72,12 +74,14 @@ def load(
         learned = {**dealt, "vocab_size": config.vocab_size, "sample_mb": config.sample_mb}
         training = lambda: (text for split, text, _ in deal() if split == "train")  # noqa: E731
         lines = lambda: sampled_lines(training, config.sample_mb, found.size)  # noqa: E731
-        train = lambda: train_bpe(lines(), config.vocab_size, found.words)  # noqa: E731
+        pieces = lambda text: train_bpe(text, config.vocab_size, found.place or found.words)  # noqa: E731
+        sample = min(found.size, round(config.sample_mb * 1e6))
+        train = lambda: learning(pieces, lines(), TASK, sample, progress)  # noqa: E731
         place = obtain_tokenizer(base, TASK, "bpe", learned, train)
-    return place, pack(base, TASK, dealt, place, deal, provenance, found.size, progress)
+    return place, pack(base, TASK, dealt, place, deal, provenance, found.size, progress, found.place)
 
 
-def find(config: TextLMConfig) -> Found:
+def find(config: TextLMConfig, progress: Progress | None = None) -> Found:
     """Return the corpus that the knobs name.
 
     Raises:
@@ -85,15 +89,15 @@ def find(config: TextLMConfig) -> Found:
     """
     if config.path is None:
         return help_texts()
-    files = corpus.survey(corpus.find_files(config.path, config.pattern, TASK), TASK)
+    files = corpus.survey(corpus.find_files(config.path, config.pattern, TASK), TASK, progress)
     paths = [file.path for file in files]
     cut = corpus.between_blank_lines if config.documents == "blank_lines" else corpus.whole_files
-    total = sum(file.size for file in files)
     return Found(
         blocks=lambda: cut(paths),
-        size=total,
+        size=sum(file.size for file in files),
         identity={"files": [[file.sha256, file.size] for file in files]},
-        words=f"{len(files)} local files below {config.path}, {total} bytes",
+        words=f"{len(files)} local {'files' if files[1:] else 'file'}, {corpus.told(files)}",
+        place=str(config.path.expanduser().absolute()),
     )
 
 

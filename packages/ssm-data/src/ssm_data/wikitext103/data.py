@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from ssm_data import cache, sources
 from ssm_data.lm import corpus
 from ssm_data.lm.corpus import Block, Dealt
 from ssm_data.lm.packing import SPLITS, TokenizerPlace, obtain_tokenizer, pack
-from ssm_data.lm.text import sampled_lines
+from ssm_data.lm.text import learning, sampled_lines
 from ssm_data.lm.tokenizer import train_bpe
 from ssm_data.lm.words import learn_words
 from ssm_data.wikitext103.spec import WikiText103Config
@@ -42,12 +42,16 @@ class Found:
         identity: What it is.
         words: The same in words.
         size: Its bytes, 0 if not known.
+        texts: What tells each split's file from others, in words.
+        place: Folder of the files.
     """
 
     blocks: Callable[[str], Iterator[bytes]]
     identity: Mapping[str, Any]
     words: str
     size: int = 0
+    texts: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
 
 
 def load(
@@ -58,7 +62,7 @@ def load(
     Raises:
         UserError: If the text is not there or cannot be read, or the cache cannot be written.
     """
-    found = find_hub(config) if config.source == "hub" else find_local(config)
+    found = find_hub(config) if config.source == "hub" else find_local(config, progress)
     base = cache.root(config.cache)
     training = lambda: found.blocks("train")  # noqa: E731
     place = TokenizerPlace("byte")
@@ -67,22 +71,33 @@ def load(
     elif config.level == "bpe":
         learned = {**found.identity, "vocab_size": config.vocab_size, "sample_mb": config.sample_mb}
         lines = lambda: sampled_lines(training, config.sample_mb)  # noqa: E731
-        train = lambda: train_bpe(lines(), config.vocab_size, found.words)  # noqa: E731
+        pieces = lambda text: train_bpe(text, config.vocab_size, found.place or found.words)  # noqa: E731
+        sample = round(config.sample_mb * 1e6)
+        train = lambda: learning(pieces, lines(), TASK, sample, progress)  # noqa: E731
         place = obtain_tokenizer(base, TASK, "bpe", learned, train)
 
     def provenance(name: str, arrays: Mapping[str, NDArray]) -> str:
         n, articles = len(arrays["tokens"]), len(arrays["documents"]) - 1
-        said = f"{found.words}; {articles} articles, {n} tokens at {config.level} level"
+        text = f", {name}: {found.texts[name]}" if found.texts else ""
+        said = f"{found.words}{text}; {articles} articles, {n} tokens at {config.level} level"
         if config.level != "word" or config.text != "tokens":
             return said
         return f"{said}; {'the' if n == PUBLISHED[name] else 'NOT the'} published number of words"
 
     return place, pack(
-        base, TASK, found.identity, place, lambda: _deal(found), provenance, found.size, progress
+        base,
+        TASK,
+        found.identity,
+        place,
+        lambda: _deal(found),
+        provenance,
+        found.size,
+        progress,
+        found.place,
     )
 
 
-def find_local(config: WikiText103Config) -> Found:
+def find_local(config: WikiText103Config, progress: Progress | None = None) -> Found:
     """Return the corpus as files.
 
     Raises:
@@ -96,13 +111,15 @@ def find_local(config: WikiText103Config) -> Found:
         if folder is None:
             continue
         paths = {split: folder / name for split, name in names.items()}
-        files = {split: corpus.survey([path], TASK)[0] for split, path in paths.items()}
+        files = {split: corpus.survey([path], TASK, progress)[0] for split, path in paths.items()}
         cache.log.info("wikitext103: the text is that of %s", folder)
         return Found(
             blocks=lambda split, paths=paths: corpus.read_blocks(paths[split]),
             identity={"files": {split: file.sha256 for split, file in files.items()}},
-            words=f"local files {layout.format('{train,valid,test}')} in {folder}",
+            words=f"local files {layout.format('{train,valid,test}')}",
             size=sum(file.size for file in files.values()),
+            texts={split: corpus.told([file]) for split, file in files.items()},
+            place=str(folder),
         )
     wanted = " or ".join(layout.format("{train,valid,test}") for layout in LAYOUTS[config.text])
     looked = sources.candidates(folders, config.root)
