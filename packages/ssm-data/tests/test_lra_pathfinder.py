@@ -240,17 +240,51 @@ def test_damaged_pictures_are_told_with_file_and_row(tmp_path: Path) -> None:
 def test_what_is_nowhere_is_told_or_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = {**SMALL, "resolution": 32, "contour_length": 14, "root": str(tmp_path)}
     with pytest.raises(UserError) as told:
-        make(**given, source="local").splits()
+        make(source="local", root=str(tmp_path)).splits()
     assert str(tmp_path / "lra_release/lra_release/pathfinder32") in told.value.what
     assert "task.source=generate" in told.value.hint
     with caplog.at_level(logging.WARNING, logger="ssm_data"):
         split = make(**given).splits()["train"]
-    assert "no official files" in caplog.text
+    assert "pictures are made here" in caplog.text
     assert split.provenance.startswith("regenerated")
     write_release(tmp_path)
-    found = make(**given, expected_rows=ROWS).splits()["train"]
+    found = make(root=str(tmp_path), expected_rows=ROWS).splits()["train"]
     assert "official release's layout" in found.provenance
     assert np.array_equal(make(**given, source="generate").splits()["train"][3]["inputs"], split[3]["inputs"])
+
+
+def test_knobs_of_made_pictures_are_never_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_release(tmp_path)
+    sizes = {"n_train": 5, "n_validation": 1, "n_test": 1}
+    with caplog.at_level(logging.WARNING, logger="ssm_data"):
+        split = make(root=str(tmp_path), expected_rows=ROWS, contrast="equal", **sizes).splits()["train"]
+    assert len(split) == 5
+    assert split.provenance.startswith("regenerated")
+    assert "n_train, n_validation, n_test, contrast ask for made ones" in caplog.text
+    for task in ("lra-pathfinder", "lra-pathx"):
+        with pytest.raises(ConfigError, match="leave out n_train, seed"):
+            registry.build_task(task, {"source": "local", "n_train": 3, "seed": 7})
+
+
+def test_pictures_that_are_changed_are_read_anew(tmp_path: Path) -> None:
+    folder = write_release(tmp_path)
+    given = {
+        "root": str(tmp_path),
+        "expected_rows": ROWS,
+        "split": "contiguous",
+        "cache": str(tmp_path / "c"),
+    }
+    before = make(**given).splits()["train"]
+    path = folder / "imgs/0/sample_3.png"
+    state, other = path.stat(), np.full((32, 32), 99, np.uint8)
+    Image.fromarray(other).save(path)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    after = make(**given).splits()["train"]
+    assert pixel(after)[3] == 99 != pixel(before)[3]
+    assert pixel(after)[:3] == pixel(before)[:3]
+    path.unlink()
+    with pytest.raises(UserError, match=r"sample_3\.png is not there"):
+        make(**given).splits()
 
 
 # The generator.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_core.protocols import Progress
-from ssm_data import cache, sources
+from ssm_data import cache, files, sources
 from ssm_data.lra_pathfinder import reader
 from ssm_data.lra_pathfinder.generate import GENERATOR, SPLITS, Recipe, pictures, recipe, worth_compiling
 from ssm_data.lra_pathfinder.spec import RELEASED, PathfinderKnobs
@@ -59,13 +59,19 @@ def load_splits(
             instead="--set task.source=generate",
         )
     if config.source == "auto":
-        log.warning("%s: no official files were found; pictures are made here after their algorithm", task)
+        why = (
+            f"{', '.join(config.changed)} ask for made ones"
+            if config.changed
+            else "no official files were found"
+        )
+        log.warning("%s: %s; pictures are made here after their algorithm", task, why)
     return _made(config, resolution, task, vocabulary, progress)
 
 
 def find(config: PathfinderKnobs, resolution: int) -> Path | None:
     """Return the folder of the official files of a difficulty, or None if they are nowhere or not asked for."""
-    if config.source == "generate" or config.contour_length not in RELEASED:
+    made = config.source == "generate" or (config.source == "auto" and config.changed)
+    if made or config.contour_length not in RELEASED:
         return None
     difficulty = _difficulty(config)
     found = sources.find(_names(resolution), [f"{difficulty}/metadata"], config.root)
@@ -108,6 +114,8 @@ def _files(
         "reader": reader.READER,
         "folder": str(folder.resolve()),
         "lists": reader.fingerprint(folder),
+        # A second or two for the 200,000 of the release: the lists say which pictures there are, not what is in them.
+        "pictures": files.stamp(path for path in _folders(folder, rows) if path.is_dir()),
         "resolution": resolution,
     }
     parts = cache.obtain(cache.root(config.cache), "lra-pathfinder", identity, blocks, make)
@@ -118,6 +126,11 @@ def _files(
         name: PixelSplit(tuple(parts.values()), Selection(len(rows), start, stop, seed), vocabulary)
         for name, start, stop in zip(SPLITS, edges[:-1], edges[1:], strict=True)
     }
+
+
+def _folders(folder: Path, rows: list[reader.Listed]) -> list[Path]:
+    """Return the folders that pictures lie in."""
+    return [folder / name for name in sorted({row.file.rpartition("/")[0] for row in rows})]
 
 
 def _made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,9 @@ ROWS = 200_000
 RELEASED = {6: "curv_baseline", 9: "curv_contour_length_9", 14: "curv_contour_length_14"}
 """Dashes of a target curve -> folder in the official release."""
 
+GENERATED = ("n_train", "n_validation", "n_test", "seed", "contrast")
+"""Knobs of made pictures alone; asking for others than the published values asks for made pictures."""
+
 
 @config
 class PathfinderKnobs:
@@ -22,7 +26,8 @@ class PathfinderKnobs:
 
     Attributes:
         source: Where pictures come from: "local" files of the official release, "generate" for pictures made here after
-            the published algorithm, or "auto": the files if they are there, else made ones (the provenance says which).
+            the published algorithm, or "auto": the files if they are there and no knob of made pictures is changed,
+            else made ones (the provenance says which).
         root: Data root below which files are looked for; by default what SSM_DATA_ROOT and DATA_PATH name, ./data and
             ./raw_datasets.
         contour_length: Dashes of each of the two long curves: 14 is the benchmark's; 6 and 9 are the release's easier
@@ -74,6 +79,11 @@ class PathfinderKnobs:
             raise ValueError(f"contour_length = {self.contour_length} has to lie in [2, 14]")
         if self.source == "local" and self.contour_length not in RELEASED:
             raise ValueError(f"contour_length = {self.contour_length}: the release has 6, 9 and 14 only")
+        if self.source == "local" and self.changed:
+            raise ValueError(
+                f"source = local reads the pictures as they are: leave out {', '.join(self.changed)}, or "
+                "--set task.source=generate"
+            )
         if self.std <= 0:
             raise ValueError(f"std = {self.std} has to be above 0")
         for name in ("seed", "split_seed", "expected_rows", "workers"):
@@ -82,6 +92,12 @@ class PathfinderKnobs:
         for split, size in self.sizes.items():
             if size < 1:
                 raise ValueError(f"n_{split} = {size}: a split needs at least one picture")
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Knobs of made pictures that are not as published."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return tuple(name for name in GENERATED if getattr(self, name) != defaults[name])
 
     @property
     def sizes(self) -> dict[str, int]:
