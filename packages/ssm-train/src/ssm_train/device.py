@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 
 import torch
@@ -33,6 +34,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         mixed_precision=_PRECISION[config.precision],
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if torch.distributed.is_initialized():
+        atexit.register(_leave_group)
     slices = accelerator.num_processes * config.accumulate
     if config.batch_size % slices:
         raise ConfigError(
@@ -41,6 +44,12 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             f"use a multiple of {slices}",
         )
     return accelerator
+
+
+def _leave_group() -> None:
+    # Interpreters that end while the group's own threads still run are sometimes aborted, after a good run.
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def set_threads(threads: int) -> None:
