@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
@@ -91,6 +92,15 @@ def check(backend: str, tensors: list[Tensor], **options) -> None:
 def test_equals_the_time_loop(backend, dtype, dense, tau, packed, length):
     tensors, cu_seqlens = operands(length, tau, dtype=dtype, dense=dense, packed=packed)
     check(backend, tensors, cu_seqlens=cu_seqlens)
+
+
+@pytest.mark.skipif(bool(numba_problem()), reason="numba does not run here")
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("tau", [1, 4])
+def test_cut_into_pieces_it_is_the_whole(tau, packed, monkeypatch):
+    monkeypatch.setattr(import_module("ssm_core.ops.causal_conv1d.on_numba"), "_PIECE", 2)
+    tensors, cu_seqlens = operands(37, tau, packed=packed)
+    check("numba", tensors, cu_seqlens=cu_seqlens)
 
 
 @pytest.mark.parametrize("channels", [1, 8, 33, 300])

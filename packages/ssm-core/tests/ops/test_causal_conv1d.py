@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
@@ -49,6 +50,20 @@ def test_equals_the_time_loop(backend, dtype, activation, width, packed, length,
     tensors, cu_seqlens = operands(length, width, dtype=dtype, packed=packed)
     got = results(conv(activation, cu_seqlens=cu_seqlens, backend=backend), tensors)
     assert {x.dtype for x in got} == {dtype}
+    agree(got, oracle(conv(activation, cu_seqlens=cu_seqlens, backend="reference"), tensors))
+
+
+@pytest.mark.skipif(bool(numba_problem()), reason="numba does not run here")
+@pytest.mark.parametrize("length", [0, 4, 19, 60])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("width", [1, 3, 4])
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_cut_into_pieces_it_is_the_whole(
+    activation, width, packed, length, monkeypatch, results, oracle, agree
+):
+    monkeypatch.setattr(import_module("ssm_core.ops.causal_conv1d.on_numba"), "_PIECE", 2)
+    tensors, cu_seqlens = operands(length, width, packed=packed)
+    got = results(conv(activation, cu_seqlens=cu_seqlens, backend="numba"), tensors)
     agree(got, oracle(conv(activation, cu_seqlens=cu_seqlens, backend="reference"), tensors))
 
 
@@ -142,7 +157,7 @@ def test_outputs_alias_no_input(backend):
 
 
 @pytest.mark.skipif(bool(numba_problem()), reason="numba does not run here")
-@pytest.mark.parametrize("shape", [(8, 300, 40), (3, 200, 200), (1, 500, 300)])
+@pytest.mark.parametrize("shape", [(8, 300, 40), (3, 200, 200), (1, 500, 300), (1, 9000, 16)])
 def test_threads_change_nothing(shape):
     """Work cut by sequences, by columns, and not at all: the same bits."""
     torch.manual_seed(0)

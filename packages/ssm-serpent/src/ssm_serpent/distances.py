@@ -57,7 +57,7 @@ class _Distances(torch.autograd.Function):
     def forward(
         u_bl: Tensor, ticks_bkw: Tensor, start_bk: Tensor, inside_bkw: Tensor, event_bk: Tensor | None
     ) -> Tensor:
-        return ticks_bkw.to(u_bl.dtype) / TICKS
+        return ticks_bkw.to(u_bl.dtype).div_(TICKS)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -69,10 +69,11 @@ class _Distances(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
         start_bk, inside_bkw, event_bk = ctx.saved_tensors
         # float64: the sums run over K W terms of either sign, and what cancels in float32 does not come back.
-        values_bkw = grad_outputs[0].double().where(inside_bkw, 0.0)
+        values_bkw = grad_outputs[0].where(inside_bkw, 0.0).double()
         if event_bk is not None:
             values_bkw = _local(values_bkw, start_bk, event_bk)
         grad_bl = token_sums(values_bkw, start_bk, inside_bkw, ctx.length)
+        del values_bkw
         if event_bk is None:
             grad_bl = grad_bl.flip(1).cumsum(1).flip(1)
         return grad_bl.to(ctx.dtype), None, None, None, None
