@@ -222,7 +222,7 @@ def build_model(
         d_output: Width of the outputs; None returns the features (B, L, d_model).
         d_model: Width of the residual stream.
         n_layers: Number of blocks.
-        causal: Outputs depend on the past only.
+        causal: Outputs depend on the past only; what looks ahead is refused.
         max_length: Longest sequence to expect.
         model_config: Further knobs of :class:`ssm_core.run.config.ModelConfig`: dropout, norm, prenorm, ...
         backbone_config: Knobs of the backbone.
@@ -247,6 +247,6 @@ def build_model(
     ]
     width = model.d_model
     encoder = nn.Embedding(vocab, width) if vocab is not None else nn.Linear(cast("int", d_input), width)
-    stack = build_stack(main, extra, model, Needs(), max_length)
+    stack = build_stack(main, extra, model, Needs(causal=model.causal), max_length)
     decoder = nn.Identity() if d_output is None else nn.Linear(width, d_output, bias=decoder_bias)
     return Model(encoder, stack, decoder)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.library import opcheck
 
-from ssm_core.ops.fft_conv import fft_conv
+from ssm_core.ops.fft_conv import fft_conv, on_torch
 from ssm_core.ops.fft_conv.on_torch import transform_size
 
 
@@ -47,6 +47,16 @@ def test_equals_the_sum_over_lags(dtype, length, lags, reverse, results, oracle,
     assert {x.dtype for x in got} == {dtype}
     agree(got, oracle(convolution("reference"), tensors))
     agree(results(convolution(), tensors[:2]), oracle(convolution("reference"), tensors[:2]))
+
+
+@pytest.mark.parametrize("most", [(1, 1), (5000, 5000), (20000, 20000)])
+def test_some_rows_and_columns_at_a_time(most, monkeypatch, results, oracle, agree):
+    """As large batches and long sequences have it."""
+    monkeypatch.setattr(on_torch, "SLAB", most)
+    torch.manual_seed(0)
+    shapes = (3, 20, 37), (37, 20), (37,), (37, 9)
+    tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    agree(results(convolution("torch"), tensors), oracle(convolution("reference"), tensors))
 
 
 def test_a_long_kernel_in_single_precision(results, oracle, agree):

@@ -71,10 +71,9 @@ def intervals(logits_bl: Tensor, lo: float, hi: float, mask_bl: Tensor | None = 
     safe_bl = logits_bl if mask_bl is None else logits_bl.where(mask_bl, 0.0)
     # float64, because a CPU's vector and scalar float32 sigmoids differ in the last bit, and so therefore would the
     # ticks of a sequence and of its prefix. There is one scalar a token: the cost is nothing.
-    u_bl = lo + (hi - lo) * torch.sigmoid(safe_bl.double())
-    out = fixed_point(u_bl, lo, hi, mask_bl)
-    dtype = torch.promote_types(logits_bl.dtype, torch.float32)
-    return out._replace(u_bl=out.u_bl.to(dtype))
+    out = fixed_point(lo + (hi - lo) * torch.sigmoid(safe_bl.detach().double()), lo, hi, mask_bl)
+    wide_bl = safe_bl.to(torch.promote_types(logits_bl.dtype, torch.float32))
+    return out._replace(u_bl=_carrying(out.u_bl.to(wide_bl.dtype), (hi - lo) * torch.sigmoid(wide_bl)))
 
 
 def fixed_point(u_bl: Tensor, lo: float, hi: float, mask_bl: Tensor | None = None) -> Intervals:
@@ -107,15 +106,19 @@ def fixed_point(u_bl: Tensor, lo: float, hi: float, mask_bl: Tensor | None = Non
         length_b = mask_bl.sum(1)
     else:
         length_b = ticks_bl.new_full(ticks_bl.shape[:1], ticks_bl.shape[1])
-    # The second term is an exact zero that carries the gradient, and NaN where a valid input is NaN.
-    u_bl = ticks_bl.to(u_bl.dtype) / TICKS + (u_bl - u_bl.detach())
-    return Intervals(u_bl, ticks_bl, ticks_bl.cumsum(1), length_b)
+    rounded_bl = _carrying(ticks_bl.to(u_bl.dtype) / TICKS, u_bl)
+    return Intervals(rounded_bl, ticks_bl, ticks_bl.cumsum(1), length_b)
 
 
 def tick_range(lo: float, hi: float) -> tuple[int, int]:
     """Return the smallest and the largest interval in ticks: the whole ticks of [lo, hi], at least one."""
     most = max(1, math.floor(hi * TICKS))
     return min(most, max(1, math.ceil(lo * TICKS))), most
+
+
+def _carrying(value: Tensor, source: Tensor) -> Tensor:
+    # What is added is an exact zero with the gradient of the source, and NaN where that is NaN.
+    return value + (source - source.detach())
 
 
 def _check_range(lo: float, hi: float) -> None:
