@@ -81,15 +81,18 @@ def _stage(
 
 
 def _long(config: SerpentBenchConfig, stage: Parts, block_ms: float, device: torch.device) -> dict[str, Any]:
-    """Compare the time a token of one long row with that of the batch."""
-    run = _both(stage.ours, leaves(config, 1, config.long, torch.float32))
-    seconds = take_turns({"ours": run}, min(config.repeats, 3), device)["ours"]
-    per_token = 1e6 * statistics.median(seconds) / config.long
-    short = 1e3 * block_ms / (config.batch * config.length)
+    """Compare the time a token of one long row with that of one short row, and with that of the batch."""
+    lengths = config.length, config.long
+    runs = {str(n): _both(stage.ours, leaves(config, 1, n, torch.float32)) for n in lengths}
+    seconds = take_turns(runs, config.repeats, device)
+    one, long = (1e6 * statistics.median(seconds[str(n)]) / n for n in lengths)
+    batch = 1e3 * block_ms / (config.batch * config.length)
     return {
-        f"us a token, B {config.batch}, L {config.length}": round(short, 3),
-        f"us a token, B 1, L {config.long}": round(per_token, 3),
-        "long over short": round(per_token / short, 2),
+        f"us a token, B {config.batch}, L {config.length}": round(batch, 3),
+        f"us a token, B 1, L {config.length}": round(one, 3),
+        f"us a token, B 1, L {config.long}": round(long, 3),
+        "long over short, one row": round(long / one, 2),
+        "long over the batch": round(long / batch, 2),
     }
 
 
