@@ -1,7 +1,8 @@
 """What the machine code of every Triton kernel says, as a page: docs/results/kernels-sass.md.
 
 Run it as `python scripts/kernel_table.py`. It needs Triton and no GPU, and takes a few seconds for each configuration
-and architecture, less once Triton has them in its cache.
+and architecture, also once Triton has them in its cache. Where no stretch of the machine code can be the one that does
+a kernel's work, it says which kernel that is and writes no page.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ MULTIPROCESSORS, CLOCK, BANDWIDTH = 132, 1.98e9, 4.3e12
 LANES = {"MUFU": 16, "fp32": 128, "fp64": 64, "issue": 128}
 """Threads whose instruction of a kind a multiprocessor starts in a clock."""
 
+PRODUCTS = {"fp64": 128, "tf32": 1024, "half": 2048, "byte": 4096}
+"""Multiply-adds of the tensor cores of a multiprocessor in a clock, by what they multiply."""
+
+FEWEST = 16
+"""Instructions of the least stretch that is taken for a kernel's work."""
+
 INTRODUCTION = """# Machine code of the kernels
 
 Configurations of the Triton kernels that dispatch can choose, compiled ahead of time by Triton {version} without a GPU;
@@ -56,23 +63,32 @@ uv run python scripts/kernel_table.py
   (164 KiB on sm_80, else 228 KiB; a program costs 1 KiB more than it asks for) and 32 programs.
 
 *loads, wide*
-: of global memory, by a thread in one pass through the innermost loop; those of 128 bits. Like all counts it takes a
-  branch not taken for one taken. Without a loop, the whole kernel is counted.
+: of global memory, by a thread in one pass through the loop that does the work; those of 128 bits.
 
-*MUFU, FMA, all*
-: special functions (exp2, reciprocal, ...); multiply-adds, multiplications and additions, of single and, behind a plus
-  sign, of double precision; all instructions.
+*MUFU, FMA, MMA, all*
+: in that pass, special functions (exp2, reciprocal, ...); multiply-adds, multiplications and additions, of single and,
+  behind a plus sign, of double precision; instructions of the tensor cores (a warp's, or one thread's on sm_100); all
+  instructions.
 
 *ps/element*
 : on an H200 (132 multiprocessors at 1.98 GHz, 4.3 TB/s), where the loop does a known number of elements: the largest
   of the bytes of an element over 4.3 TB/s and, over (elements of a pass times 132 times 1.98 GHz), the threads of a
-  program times MUFU / 16, FMA / 128 (64 in double precision) and all / 128; *bound by* says which. Where the elements
-  of a pass are not known, the time is that of one pass of one program and leaves memory out.
+  program times MUFU / 16, FMA / 128 (64 in double precision) and all / 128, and what its warps multiply in tensor
+  cores over 128 products of float64 in a clock, 1024 of TF32 and 2048 of half precision; *bound by* says which. Where
+  the elements of a pass are not known, the time is that of one pass of one program and leaves memory out.
+
+**Which loop.** What lies between an address and a branch back to it, which nothing else reaches, is a loop. A loop that
+neither computes in floating point nor stores does no work: it waits, or it is the slow way of a sine or cosine, which
+arguments below 105,615 jump over. Of the other loops that hold no other such loop, the one with most instructions is
+counted, and what is jumped over with a slow way is not; in kernels of integers alone a loop works that loads. Other
+branches not taken are counted as if taken. Without a loop, the whole kernel is counted. A count is refused, and with it
+this page, if it is of fewer than {fewest} instructions, or has no access of global memory or, in a kernel that computes
+in floating point, nothing that does.
 """
 
 HEADER = """
-| kernel | for | registers | occupancy | loads, wide | MUFU | FMA | all | ps/element | bound by |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| kernel | for | registers | occupancy | loads, wide | MUFU | FMA | MMA | all | ps/element | bound by |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -103,7 +119,7 @@ def occupancy(registers: int, shared: int, warps: int, capability: int) -> int:
 
 def predicted(variant: Variant, about: Figures) -> tuple[float, str]:
     """(least seconds for an element, or a pass if it has no known number of them, on an H200; what takes them)."""
-    counts, elements = about.loop if about.loop.total else about.whole, variant.elements or 1
+    counts, elements = about.work, variant.elements or 1
     numbers = {
         "MUFU": counts.special,
         "fp32": counts.arithmetic,
@@ -111,20 +127,39 @@ def predicted(variant: Variant, about: Figures) -> tuple[float, str]:
         "issue": counts.total,
     }
     threads = 32 * variant.num_warps
-    times = {
-        kind: n * threads / (LANES[kind] * elements * MULTIPROCESSORS * CLOCK) for kind, n in numbers.items()
-    }
+    clocks = {kind: n * threads / LANES[kind] for kind, n in numbers.items()}
+    clocks["tensor"] = sum(n * variant.num_warps / PRODUCTS[kind] for kind, n in counts.products.items())
+    times = {kind: n / (elements * MULTIPROCESSORS * CLOCK) for kind, n in clocks.items()}
     if variant.elements:
         times["bytes"] = (variant.traffic or counts.bytes * threads / elements) / BANDWIDTH
     kind = max(times, key=lambda kind: times[kind])
     return times[kind], kind
 
 
+def check(name: str, about: Figures) -> None:
+    """Refuse counts that cannot be of a kernel's work.
+
+    Raises:
+        ValueError: They are not.
+    """
+    work, wrong = about.work, []
+    if work.total < FEWEST:
+        wrong.append(f"has {work.total} instructions, fewer than {FEWEST}")
+    if not work.loads + work.stores:
+        wrong.append("neither loads nor stores")
+    if about.whole.computes and not work.computes:
+        wrong.append("computes nothing in floating point, while the kernel does")
+    if wrong:
+        raise ValueError(
+            f"{name}: what was taken for its work {' and '.join(wrong)}; see ssm_core.ops._machine_code.read_sass"
+        )
+
+
 def page(names: Iterable[str], capabilities: Iterable[int]) -> str:
     """The page on these modules for these architectures."""
     import triton
 
-    parts = [INTRODUCTION.format(version=triton.__version__)]
+    parts = [INTRODUCTION.format(version=triton.__version__, fewest=FEWEST)]
     for name in names:
         op, every = name.split(".")[-2], variants(name)
         if every:
@@ -143,8 +178,8 @@ def _rows(op: str, shown: Iterable[Variant], capabilities: list[int]) -> Iterato
 
 
 def _row(op: str, variant: Variant, capability: int, about: Figures) -> str:
-    counts = about.loop if about.loop.total else about.whole
-    time, kind = "", ""
+    check(f"{variant.name} for sm_{capability}", about)
+    counts, time, kind = about.work, "", ""
     if capability == 90:
         seconds, kind = predicted(variant, about)
         time = f"{seconds * 1e12:.2f}" if variant.elements else f"{seconds * 1e12:.0f} a pass"
@@ -157,6 +192,7 @@ def _row(op: str, variant: Variant, capability: int, about: Figures) -> str:
         f"{counts.loads}, {counts.wide_loads}",
         counts.special,
         f"{counts.arithmetic}{double}",
+        counts.tensor,
         counts.total,
         time,
         kind,

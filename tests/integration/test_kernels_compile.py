@@ -62,31 +62,6 @@ def test_names_of_variants_differ():
     assert len(names) == len(set(names))
 
 
-CODE = """
-        /*0000*/                   LDC R1, c[0x0][0x28] ;        /* 0x00000a00ff017b82 */
-        /*0010*/                   MOV R2, RZ ;
-        /*0020*/              @!P0 LDG.E.128 R4, [R2.64] ;
-        /*0030*/                   FFMA R4, R5, R6, R7 ;
-        /*0040*/                   FMUL R8, R4, R4 ;
-        /*0050*/                   MUFU.EX2 R9, R8 ;
-        /*0060*/                   STG.E.64 desc[UR4][R2.64], R8 ;
-        /*0070*/               @P1 BRA 0x20 ;
-        /*0080*/                   LDL R3, [R1] ;
-        /*0090*/               @P2 BRA 0x10 ;
-        /*00a0*/                   EXIT ;
-        /*00b0*/                   BRA 0xb0 ;
-"""
-
-
-def test_machine_code_is_read():
-    from ssm_core.ops._triton_aot import read_sass
-
-    whole, loop = read_sass(CODE)
-    assert (whole.total, whole.local) == (12, 1)
-    assert (loop.total, loop.loads, loop.wide_loads, loop.special, loop.arithmetic) == (6, 1, 1, 1, 2)
-    assert (loop.bytes, loop.local) == (24, 0)
-
-
 def test_a_broken_promise_is_seen():
     """A stage with an enormous tile spills."""
     from dataclasses import replace
@@ -107,9 +82,47 @@ def test_a_table_is_made_of_what_was_compiled(monkeypatch):
     text = kernel_table.page([module], [90])
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| scan fp32 4x128 |")]
     assert len(rows) == 1
-    assert float(rows[0][8]) == pytest.approx(12 / 4.3, abs=0.01)  # 12 bytes at 4.3 TB/s
-    assert rows[0][9].strip() == "bytes"
+    assert float(rows[0][9]) == pytest.approx(12 / 4.3, abs=0.01)  # 12 bytes at 4.3 TB/s
+    assert rows[0][10].strip() == "bytes"
     assert "predicted, not measured" in text
+
+
+def about(whole: dict[str, int], work: dict[str, int]):
+    from ssm_core.ops._machine_code import Counts
+    from ssm_core.ops._triton_aot import Figures
+
+    return Figures(32, 0, 0, Counts(whole), Counts(work))
+
+
+KERNEL = {"LDG.E": 4, "FFMA": 30, "IADD3": 20, "STG.E": 4}
+
+
+@pytest.mark.parametrize(
+    ("work", "wrong"),
+    [
+        ({"LDG.E": 2, "FFMA": 10, "IADD3": 3}, "15 instructions"),
+        ({"FFMA": 20, "IADD3": 20}, "neither loads nor stores"),
+        ({"LDG.E": 1, "IADD3": 26}, "computes nothing in floating point"),
+    ],
+)
+def test_no_row_of_what_cannot_be_the_work(work, wrong):
+    with pytest.raises(ValueError, match=rf"scan for sm_90: .*{wrong}"):
+        kernel_table.check("scan for sm_90", about(KERNEL, work))
+
+
+def test_a_row_of_integers_alone_stands():
+    kernel_table.check("search for sm_90", about({"LDG.E": 4, "IADD3": 20}, {"LDG.E": 1, "IADD3": 20}))
+
+
+def test_tensor_cores_bound_a_time():
+    """16 products of 64 x 32 x 8 by each of two warp groups, at 1024 in a clock: 512 clocks; 216 would issue."""
+    from dataclasses import replace
+
+    variant = replace(variants("ssm_core.ops.linear_scan.on_triton")[0], num_warps=8, elements=0)
+    work = {"HGMMA.64x32x8.F32.TF32": 16, "LDG.E.128": 8, "IADD3": 84}
+    seconds, kind = kernel_table.predicted(variant, about(work, work))
+    assert kind == "tensor"
+    assert seconds == pytest.approx(512 / (132 * 1.98e9))
 
 
 @pytest.mark.parametrize(

@@ -197,4 +197,4 @@ def test_distributions_can_be_switched_off(mixed, env, seen):
 def test_what_is_ours_and_switched_off_says_where_it_comes_from(mixed):
     done = mixed.ssm("show", "backbone", "s5", env={"SSM_PLUGINS": "none"})
     assert done.code == 2
-    assert "it comes with the package ssm-core: pip install ssm-core" in done.err
+    assert "it comes with the package ssm-core: uv pip install ssm-core" in done.err

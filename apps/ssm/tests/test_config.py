@@ -52,7 +52,7 @@ def test_check_says_what_is_fine_and_what_is_not(ssm, tmp_path, make_run):
     wrong.write_text('[task]\nname = "pendulum"\nsample_rate = 7.0\n')
     done = ssm("config", "check", run.path, wrong)
     assert (done.code, done.out) == (2, "")
-    assert "of task ssm-data/pendulum: sample_rate" in done.err
+    assert "error: task ssm-data/pendulum: sample_rate = 7.0 leaves" in done.err
     wrong.write_text("[task\n")
     assert "is not valid TOML" in ssm("config", "check", wrong).err
 

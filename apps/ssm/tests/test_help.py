@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+import ssm_train
 from ssm_core.plugin import registry
 from ssm_lab.about import COMMANDS
 
@@ -109,7 +110,18 @@ def test_an_interrupt_is_status_130(ssm, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ssm_lab.inventory.rows", interrupt)
-    assert ssm("list").code == 130
+    done = ssm("list")
+    assert (done.code, done.out, done.err) == (130, "", "interrupted\n")
+
+
+def test_an_interrupt_before_a_run_says_that_nothing_is_saved(ssm, stand_in):
+    def fit(*_, **__):
+        raise KeyboardInterrupt
+
+    stand_in(ssm_train, "fit", fit)
+    done = ssm("train", "--backbone", "s5", "--task", "pendulum")
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "no run had begun: nothing was saved\ninterrupted\n"
 
 
 def test_commands_stay_when_plugins_are_switched_off(ssm, monkeypatch):

@@ -20,7 +20,7 @@ def test_a_whole_package_is_written(ssm, tmp_path, kind):
     done = ssm("new", kind, "my-own_1", "--out", tmp_path)
     folder = tmp_path / "ssm-my-own-1"
     assert (done.code, done.out) == (0, f"{folder}\n")
-    assert f"pytest {folder}" in done.err
+    assert f"next: uv pip install -e '{folder}[testing]' && uv run pytest {folder}" in done.err
     written = {path.name for path in folder.rglob("*") if path.is_file()}
     assert written == {"pyproject.toml", "README.md", "__init__.py", "spec.py"} | FILES[kind]
     project = tomllib.loads((folder / "pyproject.toml").read_text())

@@ -121,7 +121,11 @@ def test_nothing_finished_is_no_error(ssm, mine):
     [
         (Outcome(), 0, ""),
         (Outcome(failed={"low, seed 0": "it broke\n  its log: x"}), 1, "failed: low, seed 0: it broke"),
-        (Outcome(interrupted="SIGINT"), 1, "interrupted by SIGINT; the same command goes on with it"),
+        (
+            Outcome(interrupted="SIGINT"),
+            1,
+            "the study is interrupted by SIGINT; the same command goes on with it",
+        ),
     ],
 )
 def test_a_failure_is_told_after_the_table_and_is_status_1(

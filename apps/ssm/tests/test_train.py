@@ -11,6 +11,7 @@ from ssm_core.plugin.errors import UserError
 from ssm_lab.commands.train import app
 from ssm_lab.main import root
 from ssm_train import TrainingFailed
+from ssm_train.errors import RunInterrupted
 
 FLAGS = [
     "--backbone",
@@ -139,6 +140,18 @@ def test_a_failed_run_is_status_1_and_its_path_is_told(ssm, stand_in, make_run):
     assert "failed: the loss is not finite at step 3" in done.err
 
 
+def test_an_interrupted_run_is_status_1_and_is_not_called_failed(ssm, stand_in, make_run):
+    run = make_run()
+
+    def fit(*_, **__):
+        raise RunInterrupted("interrupted by SIGINT after step 3 of 9; everything is saved", run.path)
+
+    stand_in(ssm_train, "fit", fit)
+    done = ssm(*BASE)
+    assert (done.code, done.out) == (1, f"{run.path}\n")
+    assert done.err == "interrupted by SIGINT after step 3 of 9; everything is saved\n"
+
+
 def test_a_dry_run_makes_nothing(ssm, calls, stand_in, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stand_in(ssm_train, "describe", lambda config: f"a model of {config.label()}")
@@ -218,6 +231,17 @@ def test_resume_refuses_everything_else_at_once(ssm, calls, make_run):
     ):
         assert part in done.err
     assert "train.steps is" not in done.err
+
+
+def test_resume_of_another_backbone_says_no_more_than_that(ssm, calls, make_run):
+    run = make_run()
+    done = ssm("train", "--resume", run.path, "--backbone", "s4", "--set", "optim.lr=0.5")
+    assert (done.code, calls) == (2, [])
+    (said,) = [line.partition(f"{run.path}: ")[2] for line in done.err.splitlines() if "takes these" in line]
+    assert said == "backbone.name is 'ssm-core/s5', asked for 'ssm-core/s4'; optim.lr is 0.001, asked for 0.5"
+    done = ssm("train", "--resume", run.path, "--addon", "serpent")
+    (said,) = [line.partition(f"{run.path}: ")[2] for line in done.err.splitlines() if "takes these" in line]
+    assert said == "addons is ['ssm-smr/smr'], asked for ['ssm-serpent/serpent']"
 
 
 def test_resume_refuses_another_order_of_add_ons(ssm, calls, make_run):

@@ -99,8 +99,21 @@ def test_a_stack_can_what_all_its_blocks_can() -> None:
 def test_a_state_of_another_stack_is_refused() -> None:
     one, two = (Stack([ResidualBlock(TinyMixer(6), layer()) for _ in range(n)], 6) for n in (1, 2))
     x = torch.randn(2, 3, 6)
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="tuple of 2, one for each block, but is a tuple of 1"):
         two(x, state=one.init_state(2))
+    with pytest.raises(ValueError, match=r"a tuple of 0: pass the one .* or that of init_state"):
+        one(x, state=())
+    with pytest.raises(ValueError, match="is a dict of 2"):
+        two.step(x[:, 0], state=one.init_state(2)[0])
+
+
+@pytest.mark.parametrize("name", ["mask", "reset"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_a_mask_of_numbers_is_refused(name: str, dtype: torch.dtype) -> None:
+    """Hugging Face's are of 0 and 1; torch's own message names neither the argument nor the way out."""
+    stack = Stack([ResidualBlock(TinyMixer(6), layer())], 6)
+    with pytest.raises(ValueError, match=rf"{name}_bl is boolean, True where .*: pass {name}\.bool\(\)"):
+        stack(torch.randn(2, 3, 6), **{f"{name}_bl": torch.ones(2, 3, dtype=dtype)})
 
 
 def test_norms_have_their_names() -> None:

@@ -59,10 +59,18 @@ def test_patterns_select_layers(pattern: str, chosen: set[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", "4", "-5", "0,4", "9:", "2:2", "x", "1.0", "0;1", "::0", "1:2:3:4", "0,,1"]
+    "pattern", ["", "4", "-5", "4,9", "9:", "2:2", "x", "1.0", "0;1", "::0", "1:2:3:4", "0,,1"]
 )
 def test_patterns_that_select_nothing_are_refused(pattern: str) -> None:
     with pytest.raises(ConfigError, match="of smr selects none of the 4 layers"):
+        matching_layers(pattern, 4, "smr")
+
+
+@pytest.mark.parametrize(("pattern", "outside"), [("0,4", "4"), ("-5,1", "-5"), ("7,0,9", "7, 9")])
+def test_layers_that_are_not_there_are_named(pattern: str, outside: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"of smr names layer {outside}, and there are 4 layers\n.*from 0 to 3"
+    ):
         matching_layers(pattern, 4, "smr")
 
 

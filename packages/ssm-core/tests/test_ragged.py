@@ -275,6 +275,18 @@ def test_the_gap_after_is_the_next_one_before(drawn: tuple[Tensor, Tensor | None
         assert found[row].tolist() == wanted
 
 
+@given(ragged(), st.integers(0, 2**16))
+def test_the_gap_after_the_last_of_a_sequence_is_one(drawn: tuple[Tensor, Tensor | None], seed: int) -> None:
+    x, lengths = drawn
+    gaps, begins = x[..., 0], torch.Generator().manual_seed(seed)
+    sequence = (torch.rand(gaps.shape, generator=begins) < 0.4).long().cumsum(1)
+    found = gaps_after(gaps, lengths, sequence)
+    for row, n in enumerate(rows_of(x, lengths)):
+        ends = [k + 1 == n or bool(sequence[row, k] != sequence[row, k + 1]) for k in range(n)]
+        wanted = [1.0 if ended else gaps[row, k + 1].item() for k, ended in enumerate(ends)]
+        assert found[row].tolist() == wanted + [0.0] * (x.shape[1] - n)
+
+
 @given(ragged(), st.integers(0, 5))
 def test_the_last_inputs_reach_back_before_the_call(drawn: tuple[Tensor, Tensor | None], width: int) -> None:
     x, lengths = drawn

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ssm_core import build_model
-from ssm_core.backbones.s5.layer import S5, backward_gaps, draw_c, lecun_normal
+from ssm_core.backbones.s5 import layer as s5_layer
+from ssm_core.backbones.s5.layer import S5, draw_c, lecun_normal
 from ssm_core.backbones.s5.spec import S5Config
 from ssm_core.hippo import hippo_eigenbasis
 from ssm_core.plugin.errors import ConfigError
@@ -155,26 +156,59 @@ def test_gaps_split_under_a_held_input_lead_to_the_same_state() -> None:
     torch.testing.assert_close(often["x"], once["x"], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("mask", "reset", "after"),
-    [
-        (None, None, [2, 3, 4, 1]),
-        ([1, 1, 1, 1], None, [2, 3, 4, 1]),
-        ([1, 0, 1, 0], None, [5, 0, 1, 0]),
-        ([0, 0, 1, 1], None, [0, 0, 4, 1]),
-        ([0, 0, 0, 0], None, [0, 0, 0, 0]),
-        (None, [0, 0, 1, 0], [2, 1, 4, 1]),
-        ([1, 0, 1, 1], [0, 1, 0, 0], [1, 0, 4, 1]),
-        ([1, 1, 0, 1], [0, 0, 0, 1], [2, 1, 0, 1]),
-    ],
-)
-def test_gaps_seen_backwards(mask: list[int] | None, reset: list[int] | None, after: list[int]) -> None:
-    gaps = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    valid = None if mask is None else torch.tensor([mask]).bool()
-    if mask == [1, 0, 1, 0]:
-        gaps = torch.tensor([[1.0, 0.0, 5.0, 0.0]])
-    begins = None if reset is None else torch.tensor([reset]).bool()
-    assert backward_gaps(gaps, valid, begins).tolist() == [after]
+PADS = [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
+HOLES = [[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]]
+RESETS = [[0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("reset", [None, RESETS], ids=["whole", "resets"])
+@pytest.mark.parametrize("mask", [PADS, HOLES], ids=["padding", "holes"])
+@pytest.mark.parametrize("carried", [False, True], ids=["fresh", "carried"])
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
+def test_equal_gaps_under_a_mask_give_what_gaps_of_one_give(causal, carried, mask, reset) -> None:
+    """Without gaps it may convolve with constant factors; gaps of 1 that are written out take the other path."""
+    if carried and not causal:
+        pytest.skip("a bidirectional layer carries no state")
+    s5, valid = layer(causal=causal), torch.tensor(mask).bool()
+    x = torch.randn(3, 6, 3, dtype=torch.float64)
+    given = {"mask_bl": valid, "reset_bl": None if reset is None else torch.tensor(reset).bool()}
+    if carried:
+        with torch.no_grad():
+            _, given["state"] = s5(torch.randn_like(x), mask_bl=torch.ones(3, 6, dtype=torch.bool))
+    ones, found = torch.ones(3, 6, dtype=torch.float64), []
+    for dt in (None, ones):
+        s5.zero_grad()
+        u = x.clone().requires_grad_()
+        y, state = s5(u.masked_fill(~valid[..., None], torch.nan), dt_bl=dt, **given)
+        tree = [state[name] for name in sorted(state)] if causal else []
+        (y.square() * valid[..., None]).sum().add(sum(t.abs().square().sum() for t in tree)).backward()
+        grads = [p.grad for p in s5.parameters()]
+        found.append([y * valid[..., None], *tree, u.grad, *grads])
+    for equal, written in zip(*found, strict=True):
+        torch.testing.assert_close(equal, written, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
+def test_a_mask_that_only_pads_needs_no_gap_for_every_step(causal, monkeypatch) -> None:
+    """Factors for every step take several times as long."""
+    dims: list[int] = []
+
+    def spy(name: str) -> None:
+        real = getattr(s5_layer, name)
+
+        def seen(first: Any, dt: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            dims.append(dt.ndim)
+            return real(first, dt, *args, **kwargs)
+
+        monkeypatch.setattr(s5_layer, name, seen)
+
+    spy("diagonal_ssm")
+    spy("discretize")
+    s5, x = layer(causal=causal), torch.randn(3, 6, 3, dtype=torch.float64)
+    for mask, wanted in ((PADS, 1), (HOLES, 3)):
+        dims.clear()
+        s5(x, mask_bl=torch.tensor(mask).bool())
+        assert set(dims) == {wanted}
 
 
 def test_what_it_does_not_take_is_refused() -> None:

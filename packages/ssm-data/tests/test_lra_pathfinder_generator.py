@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from importlib.util import find_spec
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -178,6 +180,19 @@ def test_curves_without_room_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssm_data.lra_pathfinder.generate.MOST_ATTEMPTS", 64)
     with pytest.raises(UserError, match="no room for two curves of 14 dashes in 16 x 16"):
         picture(recipe(16, 14, 0, "published"), "train", 0)
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="the promise is for two cores")
+@pytest.mark.slow
+def test_all_pictures_of_32_pixels_would_take_at_most_a_quarter_of_an_hour() -> None:
+    plan, number = recipe(32, 14, 0, "published"), 1000
+    list(pictures(plan, "train", 0, 8, workers=2, compiled=True))  # compiles
+    began = time.perf_counter()
+    made = sum(1 for _ in pictures(plan, "train", 0, number, workers=2, compiled=True))
+    seconds = time.perf_counter() - began
+    assert made == number
+    assert seconds * 200_000 / number < 15 * 60, f"{seconds:.2f} s for {number}"
 
 
 @pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")

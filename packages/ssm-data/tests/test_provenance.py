@@ -15,6 +15,7 @@ import pytest
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import UserError
 from ssm_data import files, sources
+from ssm_data.lm import corpus
 from ssm_data.lra_image import cifar, idx
 
 
@@ -86,6 +87,33 @@ def test_a_text_is_read_from_where_it_lies_now(tmp_path: Path, task: str, write)
     kept = [path.read_text() for path in cache.rglob("manifest.json")]
     assert len(kept) >= 3
     assert not any(str(tmp_path) in text for text in kept), "what is kept names no place"
+
+
+@pytest.mark.parametrize(("task", "write"), [("text-lm", write_text), ("wikitext103", write_wiki)])
+def test_a_second_start_reads_no_text_and_a_changed_one_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, write
+) -> None:
+    read: list[Path] = []
+    opened = corpus.opened
+    monkeypatch.setattr(corpus, "opened", lambda file: read.append(file) or opened(file))
+    given, texts = write(tmp_path / "a")
+    before = splits_of(task, tmp_path / "cache", **given)
+    assert len(set(read)) == len(set(texts.values()))
+    read.clear()
+    again = splits_of(task, tmp_path / "cache", **given)
+    assert not read
+    assert {name: split.provenance for name, split in again.items()} == {
+        name: split.provenance for name, split in before.items()
+    }
+    file = next(path for path in (tmp_path / "a").rglob("*.*") if "test" in path.name or task == "text-lm")
+    state = file.stat()
+    file.write_bytes(file.read_bytes().replace(b" t", b" T"))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    after = splits_of(task, tmp_path / "cache", **given)["test"]
+    assert file in read
+    assert after.part.folder != before["test"].part.folder
+    assert sha256(file.read_bytes()) in after.provenance
 
 
 def test_several_and_packed_texts_are_hashed_as_they_are_read(tmp_path: Path) -> None:
@@ -178,8 +206,9 @@ def test_pictures_that_are_nowhere_are_told_with_every_place_and_way(tmp_path: P
     with pytest.raises(UserError) as told:
         splits_of("lra-image", tmp_path, root=str(tmp_path))
     for form in ("py", "bin"):
-        for place in ("", "cifar", "cifar10", "lra_release/cifar", "lra_release/lra_release/cifar10"):
-            assert f"    {tmp_path / place / f'cifar-10-batches-{form}'}\n" in f"{told.value.what}\n"
+        for place in ("", "cifar", "cifar10"):
+            assert f"    {tmp_path / place / f'cifar-10-batches-{form}'}\n" in f"{told.value.hint}\n"
+    assert told.value.hint.count("lra_release") == 3
     assert (
         "ssm train --backbone s4 --task lra-image --recipe fashion-mnist --set task.root=..."
         in told.value.hint
@@ -194,6 +223,16 @@ def test_what_only_files_have_says_that_there_is_no_other_way(tmp_path: Path, ta
         UserError, match="There is no id of it on the hub that is known here, and no generator"
     ):
         splits_of(task, tmp_path, root=str(tmp_path))
+
+
+def test_the_ways_out_come_first_and_no_folder_twice(tmp_path: Path) -> None:
+    looked = sources.candidates(("imdb", "", "imdb"), tmp_path / "lra_release")
+    told = sources.missing("t", looked, files="x", hub="a/b", instead="--set y=1")
+    lines = str(told).splitlines()
+    assert lines[0] == "t found no x"
+    assert [line[:8] for line in lines[1:4]] == ["  put th", "  or let", "  or tak"]
+    assert lines[4] == "  it looked in (and so below lra_release and lra_release/lra_release)"
+    assert lines[5:] == [f"    {tmp_path / 'lra_release' / 'imdb'}", f"    {tmp_path / 'lra_release'}"]
 
 
 def test_ways_that_there_are_are_not_denied() -> None:

@@ -17,6 +17,7 @@ from ssm_data.series.encoder import forward_filled
 from ssm_data.series.facts import Facts, median_gap, scale
 from ssm_data.series.split import chosen, held_out
 from ssm_data.ts import read as reader
+from ssm_data.ts.numbers import BLOCK, numbers, of_words
 
 HEAD = "@univariate false\n@dimensions 2\n@classLabel true up down\n@data\n"
 
@@ -99,9 +100,21 @@ def test_what_is_held_out_is_the_same_share_of_every_label(
 @given(st.lists(st.one_of(number, st.none()), min_size=1, max_size=30))
 def test_numbers_come_back(values: list[float | None]) -> None:
     text = ",".join("?" if v is None else repr(v) for v in values)
-    found = reader.numbers(text, "it")
+    found = numbers(text, "it")
     for value, expected in zip(found.tolist(), values, strict=True):
         assert math.isnan(value) if expected is None else value == expected
+
+
+@pytest.mark.parametrize(
+    "word", ["-?", "+?", "?5", "?(a)", "? 2", "1 2", "-nan", "1_0", "", "inf", "x" * 999]
+)
+@pytest.mark.parametrize("before", [0, 3, BLOCK + 2])
+def test_a_word_that_is_no_number_is_named_wherever_it_stands(word: str, before: int) -> None:
+    text = ",".join([*["1", "?", " nan "] * (before // 3), *["2"] * (before % 3), word, "?"])
+    with pytest.raises(ValueError, match=rf"value {before + 1} of it is '.{{0,40}}', not a finite number"):
+        numbers(text, "it")
+    good = [*["1.5", " ? ", "nan"] * (before // 3), "2"]
+    assert np.array_equal(of_words(good, "it"), numbers(",".join(good), "it"), equal_nan=True)
 
 
 @given(st.text(alphabet="0123456789.,:()?-+einfax_ @#\t", max_size=40))

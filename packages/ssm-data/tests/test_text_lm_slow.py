@@ -81,6 +81,7 @@ def corpus(path: Path, megabytes: int) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(("level", "megabytes"), [("byte", 4000), ("bpe", 200)])
 def test_a_corpus_of_any_size_is_encoded_in_the_same_memory(tmp_path, level: str, megabytes: int) -> None:
@@ -91,6 +92,7 @@ def test_a_corpus_of_any_size_is_encoded_in_the_same_memory(tmp_path, level: str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_selective_model_halves_the_unigram_and_a_time_invariant_one_does_not(seed: int) -> None:
     recipe = default_recipe("text-lm")

@@ -203,7 +203,7 @@ def test_a_run_under_wrong_settings_is_refused(make_run):
     folder = make_run()
     with pytest.raises(UserError, match=r"no setting 'task\.scales'"):
         evaluate_run(folder.path, overrides={"task": {"scales": 3.0}})
-    with pytest.raises(UserError, match="no split 'dev'"):
+    with pytest.raises(UserError, match=r"^task \S+/\w+ has no split 'dev'"):
         evaluate_run(folder.path, split="dev")
     assert not (folder.path / "eval").exists()
 

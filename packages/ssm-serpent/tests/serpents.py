@@ -31,7 +31,13 @@ class Same(nn.Module):
 
 
 def serpent(
-    width: int = 4, *, causal: bool = True, same: bool = False, seed: int = 0, **knobs: Any
+    width: int = 4,
+    *,
+    causal: bool = True,
+    same: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    **knobs: Any,
 ) -> SeRpEnt:
     """SeRpEnt round a tiny mixer, or one that changes nothing; in float64, all parameters moved off their start."""
     torch.manual_seed(seed)
@@ -41,14 +47,14 @@ def serpent(
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape))
-    return made.double().eval()
+    return made.double().eval().to(device)
 
 
-def drawn(batch: int, length: int, width: int = 4, seed: int = 1) -> Tensor:
+def drawn(batch: int, length: int, width: int = 4, seed: int = 1, device: str = "cpu") -> Tensor:
     """Inputs (B, L, D) whose logits vary."""
-    return 2 * torch.randn(
-        batch, length, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, length, width, generator=generator, dtype=torch.float64)
+    return 2 * x.to(device)
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-12) -> None:

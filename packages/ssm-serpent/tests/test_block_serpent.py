@@ -21,33 +21,45 @@ from ssm_serpent.layer import SeRpEnt
 from ssm_serpent.spec import SerpentConfig
 
 both = pytest.mark.parametrize("causal", [True, False])
+unhurried = settings(deadline=None)
 
 
 @both
-def test_the_base_alone_is_the_mixer_alone(causal):
-    mixer = serpent(4, causal=causal, compression=(), split="slice")
-    bare = TinyMixer(4, causal=causal).double()
+@unhurried
+@given(width=st.integers(1, 5), length=st.integers(1, 40), seed=st.integers(0, 99))
+def test_22_the_base_alone_is_the_mixer_alone(causal, device, width, length, seed):
+    mixer = serpent(width, causal=causal, seed=seed, device=device, compression=(), split="slice")
+    bare = TinyMixer(width, causal=causal).double().to(device)
     bare.load_state_dict(mixer.branches[0].inner.state_dict())
-    x = drawn(2, 23)
+    x = drawn(2, length, width, seed, device)
     assert torch.equal(mixer(x)[0], bare(x)[0])
 
 
 @both
-def test_without_compression_a_branch_is_the_base(causal):
+@unhurried
+@given(
+    half=st.integers(1, 3),
+    basis=st.integers(1, 4),
+    length=st.integers(1, 40),
+    gaps=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_22_without_compression_a_branch_is_the_base(causal, device, half, basis, length, gaps, seed):
     """kappa = 1, W = 1, nothing read off the distances: every token is its own point, both ways."""
-    mixer = serpent(4, causal=causal, compression=(1.0,), window=1, basis=3)
+    width, knobs = 2 * half, {"compression": (1.0,), "window": 1, "basis": basis}
+    mixer = serpent(width, causal=causal, seed=seed, device=device, **knobs)
     base, other = mixer.each()
     with torch.no_grad():
-        other.resampler.encoder.weight[:, 0, :4] = base.into.weight
-        other.resampler.encoder.weight[:, 0, 4:] = 0
+        other.resampler.encoder.weight[:, 0, :width] = base.into.weight
+        other.resampler.encoder.weight[:, 0, width:] = 0
         other.resampler.encoder.bias.copy_(base.into.bias)
     other.inner.load_state_dict(base.inner.state_dict())
-    gaps = 0.2 + torch.rand(2, 23, dtype=torch.float64)
-    y, _ = mixer(drawn(2, 23), dt_bl=gaps)
-    close(y[..., 2:], y[..., :2])
+    given = {"dt_bl": 0.2 + drawn(2, length, 1, seed + 1, device)[..., 0].abs()} if gaps else {}
+    y, _ = mixer(drawn(2, length, width, seed, device), **given)
+    close(y[..., half:], y[..., :half])
 
 
-@settings(deadline=None)
+@unhurried
 @given(
     kappa=st.sampled_from([0.15, 0.3, 0.5, 1.0]),
     bounds=st.sampled_from(["floor", "capped"]),
@@ -55,35 +67,34 @@ def test_without_compression_a_branch_is_the_base(causal):
     changed=st.integers(15, 39),
     seed=st.integers(0, 99),
 )
-def test_the_nearest_form_looks_no_further_ahead_than_it_must(kappa, bounds, window, changed, seed):
+def test_the_nearest_form_looks_no_further_ahead_than_it_must(device, kappa, bounds, window, changed, seed):
     """A token is without effect on those more than W - 1 + ceil(1 / (2 lo)) before it, where S >= 1/2."""
     knobs = {"compression": (kappa,), "window": window, "bounds": bounds}
-    mixer = serpent(2, causal=False, same=True, base=False, **knobs)
-    x = drawn(1, 40, 2, seed)
+    mixer = serpent(2, causal=False, same=True, device=device, base=False, **knobs)
+    x = drawn(1, 40, 2, seed, device)
     other = x.clone()
-    other[:, changed] = drawn(1, 1, 2, seed + 1)
+    other[:, changed] = drawn(1, 1, 2, seed + 1, device)
     reach = window - 1 + math.ceil(1 / (2 * mixer.config.interval_range(kappa)[0]))
     (trace,) = mixer.trace(x)
-    far = (trace.spans.times_bl[0] >= 1 << 19) & (torch.arange(40) < changed - reach)
+    far = (trace.spans.times_bl[0] >= 1 << 19) & (torch.arange(40, device=device) < changed - reach)
     found, expected = (mixer(each)[0][0, far] for each in (other, x))
     close(found, expected)
 
 
 @both
 @pytest.mark.parametrize("bounds", ["floor", "cap", "capped"])
-def test_values_and_gradients_are_those_of_the_equations(causal, bounds):
+def test_values_and_gradients_are_those_of_the_equations(causal, bounds, device):
     """Written out with times that are not rounded; indices, which have no gradient, are those of the block."""
-    mixer = serpent(
-        3, causal=causal, same=True, compression=(0.4,), window=3, base=False, bounds=bounds, train_width=True
-    )
-    x = drawn(2, 17, 3).requires_grad_()
+    knobs = {"compression": (0.4,), "window": 3, "base": False, "bounds": bounds, "train_width": True}
+    mixer = serpent(3, causal=causal, same=True, device=device, **knobs)
+    x = drawn(2, 17, 3, device=device).requires_grad_()
     resampler = mixer.branches[0].resampler
     wanted = [x, *resampler.parameters()]
     y, _ = mixer(x)
     expected = written_out(mixer, x, causal)
     # Times are off by half a tick, 2^-21, for each interval they are a sum of.
     close(y, expected, 2e-5)
-    weights = torch.cos(torch.arange(y.numel(), dtype=y.dtype)).view(y.shape)
+    weights = torch.cos(torch.arange(y.numel(), dtype=y.dtype, device=device)).view(y.shape)
     found = torch.autograd.grad((y * weights).sum(), wanted)
     for one, other in zip(found, torch.autograd.grad((expected * weights).sum(), wanted), strict=True):
         assert other.abs().max() > 0
@@ -114,13 +125,13 @@ def written_out(mixer: SeRpEnt, x: Tensor, causal: bool) -> Tensor:
 
 
 @both
-def test_compressed_branches_see_the_time_between_points(causal):
-    mixer = serpent(2, causal=causal, compression=(0.4,), base=False, window=3)
+def test_compressed_branches_see_the_time_between_points(causal, device):
+    mixer = serpent(2, causal=causal, device=device, compression=(0.4,), base=False, window=3)
     seen: list[Any] = []
     mixer.branches[0].inner.register_forward_pre_hook(
         lambda _, __, given: seen.append(given), with_kwargs=True
     )
-    x, gaps = drawn(1, 30, 2), 0.2 + torch.rand(1, 30, dtype=torch.float64)
+    x, gaps = drawn(1, 30, 2, device=device), 0.2 + drawn(1, 30, 1, device=device)[..., 0].abs()
     mixer(x, dt_bl=gaps)
     (trace,) = mixer.trace(x)
     token = trace.index.event_bk[0]
@@ -133,10 +144,11 @@ def test_compressed_branches_see_the_time_between_points(causal):
 
 
 @both
-def test_rows_too_short_for_a_point_are_zero_and_give_no_gradient(causal):
-    mixer = serpent(2, causal=causal, same=True, compression=(0.2,), bounds="cap", base=False, window=5)
-    x = drawn(2, 3, 2).requires_grad_()
-    mask = torch.tensor([[True, True, True], [False, False, False]])
+def test_rows_too_short_for_a_point_are_zero_and_give_no_gradient(causal, device):
+    knobs = {"compression": (0.2,), "bounds": "cap", "base": False, "window": 5}
+    mixer = serpent(2, causal=causal, same=True, device=device, **knobs)
+    x = drawn(2, 3, 2, device=device).requires_grad_()
+    mask = torch.tensor([[True, True, True], [False, False, False]], device=device)
     y, _ = mixer(x, mask_bl=mask)
     (gradient,) = torch.autograd.grad(y.sum(), x)
     count = mixer.trace(x.detach(), mask)[0].index.count_b
@@ -148,18 +160,19 @@ def test_rows_too_short_for_a_point_are_zero_and_give_no_gradient(causal):
         assert parameter.grad is None or parameter.grad.isfinite().all()
 
 
-def test_saturated_intervals_have_finite_gradients():
+def test_saturated_intervals_have_finite_gradients(device):
     for scale in (1e4, -1e4):
-        mixer = serpent(2, compression=(0.3,), base=False)
-        x = scale * torch.ones(1, 50, 2, dtype=torch.float64)
+        mixer = serpent(2, device=device, compression=(0.3,), base=False)
+        x = scale * torch.ones(1, 50, 2, dtype=torch.float64, device=device)
         y, _ = mixer(x)
         y.sum().backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in mixer.parameters())
 
 
-def test_padding_and_batch_leave_indices_bit_for_bit():
-    mixer, x = serpent(3, causal=False, compression=(0.3, 0.6)), drawn(3, 40, 3)
-    mask = torch.arange(40) < torch.tensor([[40], [17], [29]])
+def test_padding_and_batch_leave_indices_bit_for_bit(device):
+    mixer = serpent(3, causal=False, device=device, compression=(0.3, 0.6))
+    x = drawn(3, 40, 3, device=device)
+    mask = torch.arange(40, device=device) < torch.tensor([[40], [17], [29]], device=device)
     padded = mixer.trace(x.masked_fill(~mask[..., None], torch.nan), mask)
     for b, length in enumerate((40, 17, 29)):
         for whole, alone in zip(padded, mixer.trace(x[b : b + 1, :length]), strict=True):
@@ -170,9 +183,11 @@ def test_padding_and_batch_leave_indices_bit_for_bit():
             assert torch.equal(whole.index.point_bl[b, :length], alone.index.point_bl[0])
 
 
-def test_it_tells_the_compression_it_reaches():
-    mixer, x = serpent(6, compression=(0.5, 0.2), bounds="floor"), drawn(2, 200, 6)
-    said = mixer.observe(x, mask_bl=torch.arange(200) < torch.tensor([[200], [100]]), state=None)
+def test_it_tells_the_compression_it_reaches(device):
+    mixer = serpent(6, device=device, compression=(0.5, 0.2), bounds="floor")
+    x = drawn(2, 200, 6, device=device)
+    mask = torch.arange(200, device=device) < torch.tensor([[200], [100]], device=device)
+    said = mixer.observe(x, mask_bl=mask, state=None)
     counts = [
         mixer.trace(x[:1])[i].index.count_b.sum() + mixer.trace(x[1:, :100])[i].index.count_b.sum()
         for i in (0, 1)
@@ -181,12 +196,12 @@ def test_it_tells_the_compression_it_reaches():
     assert 0.5 <= said["compression.1"] <= 1
 
 
-def test_where_documents_begin_the_compression_is_that_of_each_alone():
+def test_where_documents_begin_the_compression_is_that_of_each_alone(device):
     """A grid over all of them would finish points out of what is left of two documents."""
-    mixer, x = serpent(6, compression=(0.5, 0.2), bounds="cap"), drawn(2, 60, 6)
-    reset = torch.zeros(2, 60, dtype=torch.bool)
+    mixer = serpent(6, device=device, compression=(0.5, 0.2), bounds="cap")
+    x, reset = drawn(2, 60, 6, device=device), torch.zeros(2, 60, dtype=torch.bool, device=device)
     reset[0, [0, 7, 20, 26]] = reset[1, [3, 4]] = True
-    mask = torch.arange(60) < torch.tensor([[60], [33]])
+    mask = torch.arange(60, device=device) < torch.tensor([[60], [33]], device=device)
     said = mixer.observe(x, mask_bl=mask, reset_bl=reset, state=None)
     pieces = [(0, 0, 7), (0, 7, 20), (0, 20, 26), (0, 26, 60), (1, 0, 3), (1, 3, 4), (1, 4, 33)]
     counts = [
@@ -198,10 +213,11 @@ def test_where_documents_begin_the_compression_is_that_of_each_alone():
     assert mixer.observe(x[:, :0], reset_bl=reset[:, :0]) == dict.fromkeys(said, 0.0)
 
 
-def test_the_form_of_a_state_does_not_depend_on_the_points():
+def test_the_form_of_a_state_does_not_depend_on_the_points(device):
     """One row, or two of unequal numbers of points: a mixer that takes gaps is given a mask in both."""
-    mixer, x = serpent(2, compression=(0.5,), base=False), drawn(2, 30, 2)
-    mask = torch.arange(30) < torch.tensor([[30], [12]])
+    mixer = serpent(2, device=device, compression=(0.5,), base=False)
+    x = drawn(2, 30, 2, device=device)
+    mask = torch.arange(30, device=device) < torch.tensor([[30], [12]], device=device)
     (one,), (two,) = (mixer(*given)[1]["branches"] for given in ((x[:1],), (x,)))
     masked = mixer(x, mask_bl=mask)[1]["branches"][0]
     assert one["inner"].keys() == two["inner"].keys() == masked["inner"].keys()
@@ -209,6 +225,7 @@ def test_the_form_of_a_state_does_not_depend_on_the_points():
 
 @both
 def test_a_mask_is_made_where_rows_differ_only(causal):
+    """On a CPU: elsewhere asking would make the host wait."""
     mixer, masks = serpent(2, causal=causal, same=True, compression=(0.5,), base=False), []
     mixer.branches[0].inner.register_forward_pre_hook(
         lambda _, __, given: masks.append(given["mask_bl"]), with_kwargs=True
@@ -250,6 +267,10 @@ def layer_of(width: int) -> Any:
         ({"compression": (4.0,)}, r"in \(0, 1\].*a factor of 4 is 0.25"),
         ({"window": 0}, "window and basis must be at least 1"),
         ({"expand": 0.0}, "expand must be above 0"),
+        ({"expand": math.nan}, "expand must be above 0 and finite"),
+        ({"expand": math.inf}, "expand must be above 0 and finite"),
+        ({"compression": (0.5, 1e-7), "bounds": "cap"}, r"has a value below 2\^-20.*bounds = cap"),
+        ({"compression": (1e-7,), "bounds": "capped"}, r"has a value below 2\^-20.*bounds = capped"),
         ({"start": (0.6, 0.7)}, "start has 2 values for 1"),
         ({"start": (0.4,)}, r"start 0.4 is outside \(0.5, 1\)"),
     ],
@@ -257,6 +278,12 @@ def layer_of(width: int) -> Any:
 def test_knobs_that_cannot_be_are_refused(knobs, words):
     with pytest.raises(ValueError, match=words):
         SerpentConfig(**knobs)
+
+
+def test_the_smallest_compression_that_is_taken_runs():
+    for bounds, kappa in (("cap", 2.0**-20), ("capped", 2.0**-20), ("floor", 1e-7)):
+        mixer = serpent(2, base=False, compression=(kappa,), bounds=bounds)
+        assert mixer(drawn(1, 9, 2))[0].isfinite().all()
 
 
 def test_what_cannot_be_built_says_which_knob_helps():

@@ -30,27 +30,27 @@ def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSM_BACKEND", "reference")
 
 
-def sequential(form: int) -> SeRpEnt:
+def sequential(form: int, device: str) -> SeRpEnt:
     """No linear maps but the encoder's, so that every value is computed in one order."""
-    return serpent(6, split="slice", **{**FORMS[form], "expand": 1.0})
+    return serpent(6, device=device, split="slice", **{**FORMS[form], "expand": 1.0})
 
 
 @unhurried
 @given(form=forms, length=st.integers(1, 14), cut=st.integers(0, 13), seed=st.integers(0, 99))
-def test_a_prefix_gives_the_prefix_bit_for_bit(in_order, form, length, cut, seed):
+def test_a_prefix_gives_the_prefix_bit_for_bit(in_order, device, form, length, cut, seed):
     cut = min(cut, length - 1) + 1
-    mixer, x = sequential(form), drawn(2, length, 6, seed)
+    mixer, x = sequential(form, device), drawn(2, length, 6, seed, device)
     y, _ = mixer(x)
     y_prefix, _ = mixer(x[:, :cut])
     assert torch.equal(y_prefix, y[:, :cut])
-    other = torch.cat([x[:, :cut], drawn(2, length, 6, seed + 1)[:, cut:]], 1)
+    other = torch.cat([x[:, :cut], drawn(2, length, 6, seed + 1, device)[:, cut:]], 1)
     assert torch.equal(mixer(other)[0][:, :cut], y[:, :cut])
 
 
 @unhurried
 @given(form=forms, length=st.integers(1, 40), cut=st.integers(1, 40), seed=st.integers(0, 99))
-def test_indices_of_a_prefix_are_those_of_the_whole(form, length, cut, seed):
-    mixer, x = serpent(6, **FORMS[form]), drawn(2, length, 6, seed)
+def test_indices_of_a_prefix_are_those_of_the_whole(device, form, length, cut, seed):
+    mixer, x = serpent(6, device=device, **FORMS[form]), drawn(2, length, 6, seed, device)
     for whole, part in zip(mixer.trace(x), mixer.trace(x[:, :cut]), strict=True):
         count = part.index.event_bk.shape[1]
         assert torch.equal(part.spans.ticks_bl, whole.spans.ticks_bl[:, :cut])
@@ -63,9 +63,9 @@ def test_indices_of_a_prefix_are_those_of_the_whole(form, length, cut, seed):
 
 @unhurried
 @given(form=forms, length=st.integers(2, 14), cut=st.integers(1, 13), seed=st.integers(0, 99))
-def test_chunks_and_steps_are_the_whole_bit_for_bit(in_order, form, length, cut, seed):
+def test_chunks_and_steps_are_the_whole_bit_for_bit(in_order, device, form, length, cut, seed):
     cut = min(cut, length - 1)
-    mixer, x = sequential(form), drawn(2, length, 6, seed)
+    mixer, x = sequential(form, device), drawn(2, length, 6, seed, device)
     y, after = mixer(x)
     first, state = mixer(x[:, :cut])
     second, state = mixer(x[:, cut:], state=state)
@@ -78,8 +78,9 @@ def test_chunks_and_steps_are_the_whole_bit_for_bit(in_order, form, length, cut,
 
 @pytest.mark.parametrize("form", range(len(FORMS)))
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_the_fast_operations_agree_within_rounding(form, dtype, tolerance):
-    mixer, x = serpent(6, **FORMS[form]).to(dtype), drawn(3, 130, 6).to(dtype)
+def test_the_fast_operations_agree_within_rounding(form, dtype, tolerance, device):
+    mixer = serpent(6, device=device, **FORMS[form]).to(dtype)
+    x = drawn(3, 130, 6, device=device).to(dtype)
     y, after = mixer(x)
     close(mixer(x[:, :100])[0], y[:, :100], tolerance)
     first, state = mixer(x[:, :71])
@@ -126,6 +127,26 @@ def test_off_the_cpu_a_step_waits_for_nothing(monkeypatch):
             y, state = mixer.step(x[:, time], state=state)
         assert reads.count == 0
         close(y, expected[:, time])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("base", [False, True])
+def test_a_step_on_a_gpu_waits_for_nothing(base):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device; none is visible to torch")
+    mixer = serpent(4, device="cuda", compression=(0.5,), base=base)
+    x = drawn(2, 12, device="cuda")
+    expected, state = mixer(x)[0], mixer.init_state(2, dtype=x.dtype)
+    y, state = mixer.step(x[:, 0], state=state)  # loading kernels may wait
+    out = [y]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for x_bd in x[:, 1:].unbind(1):
+            y, state = mixer.step(x_bd, state=state)
+            out.append(y)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    close(torch.stack(out, 1), expected)
 
 
 def in_steps(mixer: SeRpEnt, x: Tensor) -> tuple[Tensor, Any]:

@@ -110,6 +110,20 @@ def test_backward_of_the_distances_is_twice_differentiable_and_deterministic(mod
 
 
 @each_mode
+@pytest.mark.parametrize("grad", ["full", "local"])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_backward_of_long_rows_is_the_same_bits_in_every_run(mode, grad, rows, device):
+    """A GPU's scan of one long row is not, left to itself."""
+    generator = torch.Generator().manual_seed(0)
+    x_bl = torch.randn(rows, 100_000, generator=generator, dtype=torch.float64).to(device).requires_grad_()
+    index = resample_index(intervals(x_bl, 0.2, 1.0), 5, mode, grad=grad)
+    weight_bkw = torch.randn(index.inside_bkw.shape, generator=generator, dtype=torch.float64).to(device)
+    loss = (index.distance_bkw * weight_bkw).sum()
+    first, *others = (torch.autograd.grad(loss, x_bl, retain_graph=True)[0] for _ in range(6))
+    assert all(torch.equal(first, other) for other in others)
+
+
+@each_mode
 @unhurried
 @given(
     batch=st.lists(rows(min_size=0), min_size=1, max_size=3),

@@ -46,7 +46,9 @@ def test_other_widths_are_refused():
         side_of({"dt": torch.zeros(1, 7)}, 0, 3, Wants(4, {"dt": 2}), 12)
 
 
-def model(backbone: str, causal: bool, knobs: dict[str, Any], addons: tuple[str, ...] = ("serpent",)) -> Any:
+def model(
+    backbone: str, causal: bool, knobs: dict[str, Any], device: str, addons: tuple[str, ...] = ("serpent",)
+) -> Any:
     torch.manual_seed(0)
     built = build_model(
         backbone,
@@ -60,13 +62,17 @@ def model(backbone: str, causal: bool, knobs: dict[str, Any], addons: tuple[str,
         addon_configs=[{"compression": [0.4], "window": 3} for _ in addons],
         max_length=64,
     )
-    return built.double().eval()
+    return built.double().eval().to(device)
+
+
+def drawn(batch: int, length: int, device: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, length, 3, generator=generator, dtype=torch.float64).to(device)
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_mamba_2_gives_each_branch_its_own_heads(causal):
-    net = model("mamba2", causal, MAMBA_2)
-    x = torch.randn(2, 21, 3, dtype=torch.float64)
+def test_mamba_2_gives_each_branch_its_own_heads(causal, device):
+    net, x = model("mamba2", causal, MAMBA_2, device), drawn(2, 21, device)
     y, _ = net(x)
     serpent = net.stack.blocks[0].mixer.inner
     assert serpent.slices
@@ -83,7 +89,7 @@ def test_mamba_2_gives_each_branch_its_own_heads(causal):
     everything = net.stack.blocks[0].mixer.in_proj(net.stack.blocks[0].norm(net.encoder(x)))
     B, dt = everything[..., 32:40], everything[..., 48:52]
     close(whole["dt"], dt[..., :2])
-    rows = torch.arange(2)[:, None]
+    rows = torch.arange(2, device=device)[:, None]
     valid = token >= 0
     close(at_points["dt"][valid], dt[rows, token][..., 2:][valid])
     close(at_points["B"][valid], B[rows, token][valid])
@@ -99,7 +105,7 @@ def serpent_tokens(net: Any, x: torch.Tensor, causal: bool) -> torch.Tensor:
     index, spans = serpent.trace(found[0])[0].index, serpent.trace(found[0])[0].spans
     token = index.event_bk
     if not causal:
-        k = torch.arange(1, token.shape[1] + 1) * (1 << 20)
+        k = torch.arange(1, token.shape[1] + 1, device=token.device) * (1 << 20)
         token = (spans.times_bl[:, None] - k[:, None]).abs().argmin(2)
     return token.where(index.valid_bk, -1)
 
@@ -107,18 +113,17 @@ def serpent_tokens(net: Any, x: torch.Tensor, causal: bool) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("backbone", "knobs"), [("mamba2", MAMBA_2), ("transformer", {}), ("s6", {}), ("mega", {})]
 )
-def test_states_of_every_form_stream(backbone, knobs):
+def test_states_of_every_form_stream(backbone, knobs, device):
     """Keys and values grow with each point, and rows have theirs at different times."""
-    net = model(backbone, True, knobs)
-    x = torch.randn(3, 24, 3, dtype=torch.float64)
+    net, x = model(backbone, True, knobs, device), drawn(3, 24, device)
     y, _ = net(x)
-    state, out = net.init_state(3), []
+    state, out = net.init_state(3, device=device), []
     for time in range(24):
         step, state = net.step(x[:, time], state=state)
         out.append(step)
     close(torch.stack(out, 1), y, 1e-10)
     first, state = net(x[:, :10])
-    reset = torch.zeros(3, 14, dtype=torch.bool)
+    reset = torch.zeros(3, 14, dtype=torch.bool, device=device)
     reset[0, 0] = reset[1, 5] = reset[2, 13] = True
     second, _ = net(x[:, 10:], reset_bl=reset, state=state)
     close(first, y[:, :10], 1e-10)
@@ -127,8 +132,8 @@ def test_states_of_every_form_stream(backbone, knobs):
     close(second[1:2, 5:], net(x[1:2, 15:])[0], 1e-10)
 
 
-def test_it_nests_in_itself():
-    net = model("s5", True, {"state_size": 4}, ("serpent", "serpent"))
-    x = torch.randn(2, 30, 3, dtype=torch.float64)
+def test_it_nests_in_itself(device):
+    net = model("s5", True, {"state_size": 4}, device, ("serpent", "serpent"))
+    x = drawn(2, 30, device)
     y, state = net(x[:, :20])
     close(torch.cat([y, net(x[:, 20:], state=state)[0]], 1), net(x)[0], 1e-10)

@@ -52,12 +52,23 @@ def test_a_resume_goes_on_with_the_same_data_elsewhere_and_refuses_other_data(ru
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="train split is not the data") as told:
         resume(run, LENGTHEN, task=ToldToy("/here", "xyz"), model=module(), quiet=True)
-    for words in ("files in /there", "files in /here", str(run)):
+    for words in (
+        "files in /there",
+        "files in /here",
+        f"--config {run}/config.json",
+        f"delete {run}/data.json",
+    ):
         assert words in str(told.value)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     resume(run, LENGTHEN, task=ToldToy("/here"), model=module(), quiet=True)
     assert RunFolder(run).status()["step"] == 20
     assert RunFolder(run).data()["train"]["provenance"] == "files in /there"
+
+
+def test_without_the_file_nothing_is_compared(run):
+    (run / "data.json").unlink()
+    resume(run, LENGTHEN, task=ToldToy("/here", "xyz"), model=module(), quiet=True)
+    assert RunFolder(run).status()["step"] == 20
 
 
 OTHER = {"provenance": "", "fingerprint": "other"}

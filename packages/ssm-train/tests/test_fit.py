@@ -22,6 +22,7 @@ from ssm_core.run.config import TrainConfig
 from ssm_core.run.folder import RunFolder
 from ssm_train import TrainingFailed, fit, resume
 from ssm_train.batches import BatchPlan
+from ssm_train.errors import RunInterrupted
 
 SCRIPT = str(Path(__file__).with_name("toy_runs.py"))
 
@@ -128,7 +129,7 @@ def test_signal_saves_and_resume_is_bit_for_bit(tmp_path, start, train, whole, n
     assert process.exitcode == 1, "the run was over before the signal came"
     assert signal.Signals(number).name in json.loads((tmp_path / "answer.json").read_text())["failure"]
     status = RunFolder(run).status()
-    assert status["state"] == "failed"
+    assert status["state"] == "interrupted"
     assert f"after step {status['step']}" in status["reason"]
     assert json.loads((run / "latest.json").read_text())["step"] == status["step"]
     train(tmp_path, resume=str(run))
@@ -192,6 +193,25 @@ def test_a_metric_that_is_nan_is_not_better(tmp_path, finite, best, end):
     assert json.loads((run / "latest.json").read_text())["step"] == end
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_second_signal_is_an_interruption_too(tmp_path, saved):
+    class Stopped(Toy):
+        calls = 0
+
+        def loss(self, output, batch):
+            Stopped.calls += 1
+            if Stopped.calls > 3:
+                raise KeyboardInterrupt
+            return super().loss(output, batch)
+
+    with pytest.raises(RunInterrupted, match=r"interrupted at once after step 3 of 10") as ending:
+        fit(settings(epochs=1, checkpoint_every=2 * saved), Stopped(), module(), out=tmp_path, quiet=True)
+    status = RunFolder(ending.value.run).status()
+    assert (status["state"], status["step"]) == ("interrupted", 3)
+    assert ("--resume" in status["reason"]) == saved
+    assert ("no checkpoint" in status["reason"]) == (not saved)
+
+
 def test_nan_in_the_data_is_named_and_the_last_good_checkpoint_kept(tmp_path):
     with pytest.raises(TrainingFailed) as failure:
         fit(settings(epochs=2, checkpoint_every=1), Toy(poison=17), module(), out=tmp_path, quiet=True)
@@ -245,7 +265,7 @@ def test_tensorboard_mirrors_the_metrics(tmp_path):
     ("train_settings", "message"),
     [
         ({"device": "abacus"}, r"'train\.device' of the run"),
-        ({"tracker": "tensorboard"}, "needs the package tensorboard"),
+        ({"tracker": "tensorboard"}, "needs the package tensorboard\n.*uv pip install 'ssm-train"),
         ({"precision": "fp16"}, "needs a CUDA device"),
         ({"batch_size": 64}, "fewer than train.batch_size"),
     ],

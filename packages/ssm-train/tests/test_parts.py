@@ -14,8 +14,8 @@ from torch import nn
 
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Hint
-from ssm_core.run.config import OptimConfig, TrainConfig
-from ssm_train import rng
+from ssm_core.run.config import OptimConfig, RunConfig, TrainConfig
+from ssm_train import describe, rng
 from ssm_train.batches import BatchPlan
 from ssm_train.optimizer import NamedAdamW, groups_table
 from ssm_train.schedule import lr_factor
@@ -97,3 +97,15 @@ def test_random_states_return():
     assert draw() != first
     rng.restore(*state)
     assert draw() == first
+
+
+def test_a_dry_run_looks_at_the_device_too(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for train, said in (
+        ({"device": "cuda"}, "finds no CUDA device"),
+        ({"precision": "fp16"}, "needs a CUDA device"),
+    ):
+        with pytest.raises(UserError, match=said):
+            describe(RunConfig.from_tree({"train": train}))
+    with pytest.raises(UserError, match="names no task"):
+        describe(RunConfig.from_tree({}))

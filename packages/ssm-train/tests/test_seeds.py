@@ -83,7 +83,7 @@ def test_ctrl_c_saves_every_seed(tmp_path):
     runs = [Path(line) for line in said.splitlines()[-2:]]
     for run in runs:
         status = RunFolder(run).status()
-        assert status["state"] == "failed"
+        assert status["state"] == "interrupted"
         assert json.loads((run / "latest.json").read_text())["step"] == status["step"] > 0
     step = RunFolder(runs[0]).status()["step"]
     resume(runs[0], {"steps": step + 2}, quiet=True)

@@ -154,6 +154,10 @@ def test_seeds_limit_what_is_run_and_not_what_is_reported(tmp_path):
     )  # what was begun and failed is told, asked for or not
     assert [(row["cell"], row["seed"], row["state"]) for row in results["missing"]] == [("low", 8, "failed")]
     assert results["runs"] == 8
+    (run,) = (r for r in folder.found().values() if r.status()["state"] == "failed")
+    run.write_status("interrupted", reason="interrupted by SIGTERM after step 3 of 9\n  go on")
+    states = [row["state"] for row in analyse(planned(axes=[TREE["axes"][0]]), folder)["missing"]]
+    assert states == ["interrupted by SIGTERM after step 3 of 9"]
 
 
 def gain(at, seed) -> float:

@@ -87,5 +87,5 @@ def test_a_signal_saves_the_run_and_leaves_no_process(tmp_path, number):
     assert f"interrupted by {number.name} after step" in told.recv()
     (run,) = tmp_path.glob("own-task/*")
     status = RunFolder(run).status()
-    assert status["state"] == "failed"
+    assert status["state"] == "interrupted"
     assert json.loads((run / "latest.json").read_text())["step"] == status["step"] > 0

@@ -48,6 +48,11 @@ def fail(text: str) -> None:
     stderr().print(Text.assemble(("failed: ", "bold red"), text))
 
 
+def interrupted(text: str = "interrupted") -> None:
+    """Print that Ctrl-C, or another signal, ended the command, and what is known of it."""
+    say(text, style="yellow")
+
+
 @contextlib.contextmanager
 def results_only() -> Iterator[None]:
     """Keep standard output for results: whatever plugins print meanwhile goes to standard error."""

@@ -17,22 +17,30 @@ import typer
 
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import UserError
-from ssm_lab import console, plugin_commands
+from ssm_lab import console, plugin_commands, stdout
 from ssm_lab.about import COMMANDS, OTHERS
 
 COMPLETING = "_SSM_COMPLETE"
 """Environment variable that a shell sets when it asks for completions."""
 
+INTERRUPTED = 130
+"""Status of a command that Ctrl-C ended, as Typer and shells have it."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``ssm``; always ends in :class:`SystemExit`.
 
-    Status 0 is done, 1 is a failed run, 2 is bad input, 130 is an interrupt.
+    Status 0 is done, 1 is a failed run or a standard output that cannot be written, 2 is bad input, 130 is an
+    interrupt. A reader of standard output that leaves early, as ``head`` does, ends the command with 0.
 
     Args:
         argv: Arguments without the program's name; those of the process if not given.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    with stdout.guarded():
+        _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: list[str]) -> None:
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"] or ["--help"]
     try:
@@ -44,8 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         console.complain(error)
         sys.exit(2)
-    except KeyboardInterrupt:  # while plugins were being imported; later ones are Typer's
-        sys.exit(130)
+    except KeyboardInterrupt:  # while plugins were being imported
+        console.interrupted()
+        sys.exit(INTERRUPTED)
+    except SystemExit as end:  # Typer's, which turns an interrupt of the command into this
+        if end.code == INTERRUPTED:
+            console.interrupted()
+        raise
 
 
 def root(argv: Sequence[str]) -> typer.Typer:

@@ -11,7 +11,7 @@ from ssm_core.plugin.errors import ConfigError
 from ssm_core.run.config import RunConfig, layered
 from ssm_core.run.folder import RunFolder
 from ssm_lab import assemble
-from ssm_lab.diff import differences
+from ssm_lab.diff import ABSENT, Difference, differences
 
 
 def changes(run: Path, flags: assemble.Flags, changeable: Collection[str]) -> dict[str, Any]:
@@ -37,12 +37,29 @@ def changes(run: Path, flags: assemble.Flags, changeable: Collection[str]) -> di
     allowed = {f"train.{name}": name for name in changeable}
     refused = [item for item in found if item.setting not in allowed]
     if refused:
-        listed = "; ".join(f"{item.setting} is {item.first!r}, asked for {item.second!r}" for item in refused)
+        shown = _by_name(refused)
+        listed = "; ".join(f"{item.setting} is {item.first!r}, asked for {item.second!r}" for item in shown)
         raise ConfigError(
             f"--resume takes these from the run {folder.path}: {listed}",
             f"only {', '.join(sorted(allowed))} may change; for another run, start one with --config {folder.path}",
         )
     return {allowed[item.setting]: item.second for item in found}
+
+
+def _by_name(found: Collection[Difference]) -> list[Difference]:
+    """Return the differences without the settings of plugins that one side does not have: their name says it all."""
+    names = {item.setting for item in found}
+    other = {kind for kind in ("backbone", "task") if f"{kind}.name" in names}
+    addons = "addons" in names  # by then another list of them, or another order
+    return [
+        item
+        for item in found
+        if item.setting in ("backbone.name", "task.name")
+        or not (
+            item.setting.partition(".")[0] in other
+            or (addons and item.setting.startswith("addons.") and ABSENT in (item.first, item.second))
+        )
+    ]
 
 
 def _full_name(recipe: str, held: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssm_core.gaps import check_shapes
 from ssm_core.norms import make_norm, normalise
 from ssm_core.protocols import LayerInfo, Mixer, Side, State
 
@@ -135,6 +136,7 @@ class ResidualBlock(nn.Module):
         state: State | None = None,
     ) -> tuple[Tensor, State]:
         """Map (B, L, D) to (B, L, D); see :class:`ssm_core.protocols.Mixer`."""
+        check_shapes(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl)
         if mask_bl is not None:
             x_bld = torch.where(mask_bl[..., None], x_bld, torch.zeros_like(x_bld))
         y_bld, state = self.mixer(

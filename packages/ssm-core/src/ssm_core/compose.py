@@ -37,7 +37,7 @@ def matching_layers(pattern: str, n_layers: int, whose: str) -> frozenset[int]:
     Raises:
         ConfigError: If the pattern cannot be read or selects nothing.
     """
-    everything = range(n_layers)
+    everything, outside = range(n_layers), ""
     try:
         if pattern.strip() == "*":
             chosen = list(everything)
@@ -45,13 +45,20 @@ def matching_layers(pattern: str, n_layers: int, whose: str) -> frozenset[int]:
             parts = [int(part) if part.strip() else None for part in pattern.split(":")]
             chosen = list(everything[slice(*parts)])
         else:
-            chosen = [everything[int(part)] for part in pattern.split(",")]
-    except (ValueError, IndexError, TypeError):
+            asked = [int(part) for part in pattern.split(",")]
+            chosen = [everything[index] for index in asked if -n_layers <= index < n_layers]
+            outside = ", ".join(str(index) for index in asked if not -n_layers <= index < n_layers)
+    except (ValueError, TypeError):
         chosen = []
     if not chosen:
         raise ConfigError(
             f"'layers = \"{pattern}\"' of {whose} selects none of the {n_layers} layers",
             'patterns: "*", "0,2", "1::2", "-1"',
+        )
+    if outside:
+        raise ConfigError(
+            f"'layers = \"{pattern}\"' of {whose} names layer {outside}, and there are {n_layers} layers",
+            f"they are counted from 0 to {n_layers - 1}, or from -1 at the end",
         )
     return frozenset(chosen)
 
@@ -98,7 +105,12 @@ def check_used(addons: Sequence[Addon], slots: Sequence[Slots], backbone: str) -
 def _wrapped(addon: Addon, make: Make, layer: LayerInfo) -> Make:
     def build(width: int) -> Mixer:
         inside: list[Mixer] = []
-        mixer = addon.wrap(lambda inner: inside.append(make(inner)) or inside[-1], width, layer)
+
+        def kept(inner: int) -> Mixer:
+            inside.append(make(inner))
+            return inside[-1]
+
+        mixer = addon.wrap(kept, width, layer)
         if all(mixer is not part for part in inside):
             setattr(mixer, MARK, addon.name)
         return mixer

@@ -6,17 +6,36 @@ import torch
 from torch import Tensor
 
 
-def check_shapes(x_bld: Tensor, **given: Tensor | None) -> None:
-    """Check that gaps, mask and resets have one entry an element; they would be stretched to fit otherwise.
+def check_shapes(
+    x_bld: Tensor,
+    *,
+    dt_bl: Tensor | None = None,
+    mask_bl: Tensor | None = None,
+    reset_bl: Tensor | None = None,
+) -> None:
+    """Check that gaps, mask and resets have one entry an element, and that the latter two are boolean.
+
+    They would be stretched to fit otherwise. That gaps are not negative is not looked at: a GPU would have to be
+    waited for.
 
     Raises:
-        ValueError: Naming the one that has not.
+        ValueError: Naming the one that is not so.
     """
-    for name, value in given.items():
-        if value is not None and value.shape != x_bld.shape[:2]:
+    for name, value in (("dt_bl", dt_bl), ("mask_bl", mask_bl), ("reset_bl", reset_bl)):
+        if value is None:
+            continue
+        if value.shape != x_bld.shape[:2]:
             raise ValueError(
                 f"{name} is (B, L) = {tuple(x_bld.shape[:2])} like the input, but has shape {tuple(value.shape)}"
             )
+        if name != "dt_bl" and value.dtype != torch.bool:
+            short = name.removesuffix("_bl")
+            raise ValueError(
+                f"{name} is boolean, {_WHEN[name]}, but has dtype {value.dtype}: pass {short}.bool()"
+            )
+
+
+_WHEN = {"mask_bl": "True where an element is valid", "reset_bl": "True where a sequence begins"}
 
 
 def effective_gaps(

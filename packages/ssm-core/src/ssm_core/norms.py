@@ -86,9 +86,10 @@ KINDS = {
 
 def make_norm(kind: str, d_model: int) -> nn.Module:
     """Return the norm called ``layer``, ``rms``, ``batch``, ``scale`` or ``none``."""
-    if kind == "rms":  # 1e-5 is what published models add; torch's own default is the type's epsilon
-        return nn.RMSNorm(d_model, eps=1e-5)
-    return nn.Identity() if kind == "none" else KINDS[kind](d_model)
+    if kind == "none":
+        return nn.Identity()
+    # 1e-5 is what published models add; torch's own default is the type's epsilon.
+    return KINDS[kind](d_model, **({"eps": 1e-5} if kind == "rms" else {}))
 
 
 def normalise(norm: nn.Module, x: Tensor, mask_bl: Tensor | None = None) -> Tensor:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from ssm_core.measured import BandPlot as BandPlot
+from ssm_core.measured import Chart as Chart
+from ssm_core.measured import Curve as Curve
+from ssm_core.measured import Result as Result
 
 State: TypeAlias = Any
 """A tree (dict, tuple) of tensors, batch on axis 0; ``()`` for a mixer without memory."""
@@ -21,7 +26,25 @@ Side: TypeAlias = Mapping[str, Tensor]
 
 
 class Mixer(Protocol):
-    """Mixes a sequence along time. Every mixer is also an :class:`torch.nn.Module`."""
+    """Mixes a sequence along time. Every mixer is also an :class:`torch.nn.Module`.
+
+    **Optional members.** A mixer, or a module inside one, may have these too. They are looked up by name, and what
+    stands in brackets is taken where there is none.
+
+    - ``stateful`` (True): False in a causal mixer that cannot carry its state from call to call.
+    - ``way_out`` (""): the settings that would give what it cannot do, such as ``--set backbone.version=exp``, for the
+      message that refuses it.
+    - ``wants_dt`` (""): not empty in what reads gaps itself, whatever the mixer inside does with them: the settings
+      that give them or do without.
+    - ``side_widths`` ({}): width by name of every tensor that it needs as ``side``; an add-on's are those of the mixer
+      inside.
+    - ``x_reverse_bld``: a keyword of ``forward``, which only bidirectional calls give: the input (B, L, D) of the
+      reverse direction where it differs from ``x_bld``. Add-ons look for it in the signature.
+    - ``recurrence``: lays a linear recurrence open for probes; :class:`ssm_core.recurrence.LinearRecurrence`.
+    - ``observe``: tells something of itself in training; :class:`Observed`.
+    - ``param_hints``: how its own parameters want to be trained, a mapping from their names to :class:`Hint`.
+    - ``inner``: in an add-on, what it goes round; see :data:`Wrap`.
+    """
 
     @property
     def d_model(self) -> int:
@@ -67,7 +90,8 @@ class Mixer(Protocol):
 
         Args:
             x_bld: Input (B, L, D).
-            dt_bl: Gap before each element (B, L) in units of the layer's own step; None is 1 everywhere.
+            dt_bl: Gap before each element (B, L) in units of the layer's own step, 0 or more; None is 1 everywhere.
+                Time runs forwards: what a negative gap gives is not defined, and it is not looked for.
             mask_bl: True where an element is valid (B, L). A masked one leaves the state as it was, and its gap
                 is added to the next valid element's. Whatever stands in masked places, NaN included, has no effect.
             reset_bl: True where the state is zeroed before the element (B, L).
@@ -121,7 +145,12 @@ class LayerInfo:
 
 
 Wrap: TypeAlias = Callable[[Make, int, LayerInfo], Mixer]
-"""What an add-on's builder returns: ``wrap(make, width, layer)``."""
+"""What an add-on's builder returns: ``wrap(make, width, layer)``.
+
+What comes from ``make`` is kept as an attribute called ``inner``, of the add-on or of a part of it. By that name
+weights are told apart: those under ``inner`` belong to what was wrapped and can come from a run without the add-on,
+all others are the add-on's own.
+"""
 
 
 class Observed(Protocol):
@@ -249,94 +278,6 @@ class Split(Protocol):
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         """Return one row."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class BandPlot:
-    """Data of a picture: truth against prediction with its uncertainty, over (irregular) time.
-
-    Attributes:
-        title: Title of the panel.
-        x: Time points (n,).
-        truth: True values (n,).
-        mean: Predicted mean (n,).
-        std: Predicted standard deviation (n,), or None.
-        x_label: Label of the time axis, with its unit.
-        y_label: Label of the value axis.
-    """
-
-    title: str
-    x: Sequence[float]
-    truth: Sequence[float]
-    mean: Sequence[float]
-    std: Sequence[float] | None = None
-    x_label: str = "time"
-    y_label: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One line, or one cloud of points, of a chart.
-
-    Attributes:
-        label: What the legend calls it.
-        x: Abscissas (n,).
-        y: Ordinates (n,); None or NaN where there is none.
-        style: How it is drawn.
-        low: Lower ends of an interval round each point (n,), if there is one.
-        high: Upper ends.
-        same_as: Label of an earlier curve whose colour it shares.
-    """
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float | None]
-    style: Literal["line", "dashed", "points", "line and points"] = "line"
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
-    same_as: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """One panel of a picture, as plain values: who measures does not draw.
-
-    Attributes:
-        title: Title of the panel.
-        curves: What is in it.
-        x_label: Label of the abscissa, with its unit.
-        y_label: Label of the ordinate, with its unit.
-        log_x: Logarithmic abscissa.
-        log_y: Logarithmic ordinate.
-        equal: One scale on both axes, so that a circle is round.
-    """
-
-    title: str
-    curves: Sequence[Curve]
-    x_label: str = ""
-    y_label: str = ""
-    log_x: bool = False
-    log_y: bool = False
-    equal: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a probe or a bench found, as plain values: the command line prints it as text and tables, or as JSON.
-
-    Attributes:
-        text: What it means, in a line or a few.
-        figures: Single numbers by name.
-        rows: A table; every row has the same keys.
-        charts: Panels of one picture, which the command line draws.
-        files: Further texts by file name (a page of HTML), which the command line writes beside the picture.
-    """
-
-    text: str = ""
-    figures: Mapping[str, float | int | str | bool] = field(default_factory=dict)
-    rows: Sequence[Mapping[str, Any]] = ()
-    charts: Sequence[Chart] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 Progress: TypeAlias = Callable[[str, int, int], None]

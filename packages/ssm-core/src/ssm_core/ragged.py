@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ssm_core.gaps import check_shapes, effective_gaps
 from ssm_core.protocols import State
-from ssm_core.rows import Front, Group, apart, valid
+from ssm_core.rows import Front, Group, Padded, apart, only_pads, valid
 
 
 class Core(Protocol):
@@ -96,7 +96,8 @@ def over_valid(
         return y_bld, {**after, "gap": pending} if open_still else after
     mask = torch.ones_like(reset_bl) if mask_bl is None else mask_bl  # type: ignore[arg-type]
     if reset_bl is None:
-        rows = Front(mask)
+        # Looking at the mask costs a CPU less than moving every element; a GPU would have to be waited for.
+        rows = Padded(mask) if mask.device.type == "cpu" and only_pads(mask) else Front(mask)
         y_bld, after = core(
             rows.pack(x_bld),
             gaps_bl=None if gaps is None else rows.pack(gaps),
@@ -169,9 +170,22 @@ def flip_valid(x_bld: Tensor, lengths_b: Tensor | None) -> Tensor:
     return x_bld.gather(1, index.reshape(index.shape + (1,) * (x_bld.ndim - 2)).expand(x_bld.shape))
 
 
-def gaps_after(gaps_bl: Tensor, lengths_b: Tensor | None) -> Tensor:
-    """Return the gap after each element from those before (B, L): the next one's, and 1 after the last."""
+def gaps_after(gaps_bl: Tensor, lengths_b: Tensor | None, sequence_bl: Tensor | None = None) -> Tensor:
+    """Return the gap after each element from those before: the next one's, and 1 after the last of a sequence.
+
+    Args:
+        gaps_bl: Gap before each element (B, L), those that count first.
+        lengths_b: Number of elements that count (B,); None if all do.
+        sequence_bl: The sequence that each belongs to (B, L), a number that changes where one ends; None if each row
+            is one.
+
+    Returns:
+        Gaps (B, L), zero behind a row's end.
+    """
     after = F.pad(gaps_bl, (0, 1), value=1.0)[:, 1:]
+    if sequence_bl is not None:
+        goes_on = F.pad(sequence_bl[:, 1:] == sequence_bl[:, :-1], (0, 1))[:, : after.shape[1]]
+        after = torch.where(goes_on, after, torch.ones_like(after))
     if lengths_b is None:
         return after
     time = torch.arange(gaps_bl.shape[1], device=gaps_bl.device)

@@ -41,6 +41,30 @@ class Front:
         return torch.where(over(self.mask, y), out, torch.zeros_like(out))
 
 
+def only_pads(mask_bl: Tensor) -> bool:
+    """Whether a mask (B, L) leaves every row's valid elements where they are, first.
+
+    It is looked at, as it saves moving every element twice; not in a compiled graph, whose form may hang on no value.
+    """
+    if mask_bl.is_meta or torch.compiler.is_compiling():
+        return False
+    return bool((mask_bl[:, 1:] <= mask_bl[:, :-1]).all())
+
+
+class Padded:
+    """The valid elements of each row at its front, where they are already: the counterpart of `Front`."""
+
+    def __init__(self, mask_bl: Tensor) -> None:
+        self.mask = mask_bl
+        self.lengths = mask_bl.sum(1)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, L, ...) with zeros behind the valid elements: NaN in padding must not reach a gradient."""
+        return torch.where(over(self.mask, x), x, torch.zeros_like(x))
+
+    unpack = pack
+
+
 @dataclass(frozen=True)
 class Group:
     """Sequences of about one length, among those that resets begin, as rows (R, M).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import cast
 
 import torch
@@ -80,7 +80,7 @@ class Stack(nn.Module):
         state: State | None = None,
     ) -> tuple[Tensor, State]:
         """Map (B, L, D) to features (B, L, D) and the blocks' states."""
-        states = [None] * len(self.blocks) if state is None else state
+        states = [None] * len(self.blocks) if state is None else self._checked(state)
         after = []
         for block, before in zip(self.each(), states, strict=True):
             x_bld, new = block(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl, state=before)
@@ -90,7 +90,20 @@ class Stack(nn.Module):
     def step(self, x_bd: Tensor, *, dt_b: Tensor | None = None, state: State) -> tuple[Tensor, State]:
         """Map one element (B, D) to its features."""
         after = []
-        for block, before in zip(self.each(), state, strict=True):
+        for block, before in zip(self.each(), self._checked(state), strict=True):
             x_bd, new = block.step(x_bd, dt_b=dt_b, state=before)
             after.append(new)
         return self.final_norm(x_bd), tuple(after)
+
+    def _checked(self, state: State) -> State:
+        if not isinstance(state, (tuple, list)) or len(state) != len(self.blocks):
+            raise ValueError(
+                f"the state of this model is a tuple of {len(self.blocks)}, one for each block, but is {_told(state)}: "
+                "pass the one that the last call returned, or that of init_state(batch_size)"
+            )
+        return state
+
+
+def _told(state: State) -> str:
+    kind = type(state).__name__
+    return f"a {kind} of {len(state)}" if isinstance(state, Sized) else f"a {kind}"

@@ -69,19 +69,24 @@ def test_without_numba_torch_takes_over_and_a_request_is_refused():
     assert scan().flatten().tolist() == [1.0, 1.5, 1.75]
     assert "not installed" in available_backends("linear_scan")["numba"]
     with pytest.raises(
-        RuntimeError, match=r"backend 'numba' cannot run: numba is not installed .*ssm-core\[cpu\]"
+        RuntimeError,
+        match=r"backend 'numba' cannot run: numba is not installed .*; uv pip install 'ssm-core\[cpu\]",
     ):
         scan("numba")
 
 
 @not_interpreted
+@pytest.mark.filterwarnings("ignore:triton is installed but")
 def test_requests_that_cannot_be_met_are_refused():
-    with pytest.raises(RuntimeError, match=f"backend 'triton' cannot run: ({NO_TRITON})"):
+    with pytest.raises(
+        RuntimeError, match=f"backend 'triton' cannot run: ({NO_TRITON}).*; leave the argument `backend` out"
+    ):
         scan("triton")
     with pytest.raises(RuntimeError, match="numba kernels run on CPU tensors, these are on cuda"):
         _backend.resolve("linear_scan", "numba", torch.device("cuda"))
 
 
+@pytest.mark.filterwarnings("ignore:triton is installed but")
 def test_an_operation_may_lack_a_form(monkeypatch):
     cuda = torch.device("cuda")
     monkeypatch.setattr(_backend, "_exists", lambda module: not module.endswith("on_triton"))
@@ -90,6 +95,7 @@ def test_an_operation_may_lack_a_form(monkeypatch):
     assert _backend.resolve("linear_scan", "", cuda) == "torch"
 
 
+@pytest.mark.filterwarnings("ignore:triton is installed but")
 def test_the_default_on_a_gpu_is_triton_where_there_is_a_kernel():
     cuda = torch.device("cuda")
     for op in ("linear_scan", "diagonal_ssm"):
@@ -97,9 +103,45 @@ def test_the_default_on_a_gpu_is_triton_where_there_is_a_kernel():
 
 
 @not_interpreted
+@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(not _backend._exists("triton"), reason="triton is not installed")
+def test_a_triton_that_fails_is_tried_and_warned_of_once(monkeypatch):
+    """Where it cannot compile, torch takes over; nobody has to find the variable that says so."""
+    tried = []
+
+    def probe(device: torch.device) -> None:
+        tried.append(device)
+        if device.index == 1:
+            raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("ssm_core.ops._triton_runtime.probe", probe)
+    _backend._triton_failure.cache_clear()
+    try:
+        with pytest.warns(
+            UserWarning, match=r"failed on cuda:1 \(RuntimeError: no compiler\).*slower"
+        ) as warned:
+            chosen = [_backend.resolve("linear_scan", "", torch.device(f"cuda:{k}")) for k in (0, 1, 0, 1)]
+        assert chosen == ["triton", "torch", "triton", "torch"]
+        assert len(warned) == 1
+        assert tried == [torch.device("cuda:0"), torch.device("cuda:1")]
+        with pytest.raises(RuntimeError, match=r"backend 'triton' cannot run: .*no compiler"):
+            _backend.resolve("linear_scan", "triton", torch.device("cuda:1"))
+    finally:
+        _backend._triton_failure.cache_clear()
+
+
+@pytest.mark.skipif(not _backend._exists("triton"), reason="triton is not installed")
+def test_the_kernel_that_is_tried_runs():
+    code = "import torch; from ssm_core.ops import _triton_runtime as t; t.probe(torch.device('cpu')); print('ran')"
+    assert run_python(code, TRITON_INTERPRET="1").split() == ["ran"]
+
+
+@not_interpreted
 def test_the_environment_chooses_where_the_call_does_not(monkeypatch):
     monkeypatch.setenv("SSM_BACKEND", "triton")
-    with pytest.raises(RuntimeError, match=NO_TRITON):
+    with pytest.raises(
+        RuntimeError, match=f"({NO_TRITON}).*; the environment variable SSM_BACKEND .* unset it"
+    ):
         scan()
     assert scan("torch").shape == (1, 3, 1)
     monkeypatch.setenv("SSM_BACKEND", "fast")
@@ -109,9 +151,14 @@ def test_the_environment_chooses_where_the_call_does_not(monkeypatch):
     assert scan().shape == (1, 3, 1)
 
 
-def run_python(code: str) -> str:
+def run_python(code: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

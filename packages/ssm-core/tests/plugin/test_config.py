@@ -166,7 +166,9 @@ def test_none_gives_back_a_default_that_is_none() -> None:
 
 
 def test_contradicting_values_give_the_class_own_message() -> None:
-    with pytest.raises(ConfigError, match=r"task dist/thing: count must not be 0 while on$"):
+    with pytest.raises(
+        ConfigError, match=r"task dist/thing: count must not be 0 while on \(given: task\.count = 0\)\n"
+    ):
         checked(count=0)
 
 

@@ -64,7 +64,7 @@ def test_an_absent_first_party_plugin_says_what_to_install(
 ) -> None:
     monkeypatch.setenv("SSM_PLUGINS", "ssm-core")
     fresh_registry()
-    with pytest.raises(PluginError, match="pip install ssm-smr"):
+    with pytest.raises(PluginError, match="uv pip install ssm-smr"):
         registry.find("addon", "smr")
 
 

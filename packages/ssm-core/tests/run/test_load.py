@@ -90,6 +90,19 @@ def test_weights_that_do_not_fit_are_named(run, tmp_path: Path) -> None:
             load_weights(model, wrong)
 
 
+def test_an_override_that_changes_the_model_is_blamed(run) -> None:
+    folder, _ = run
+    with pytest.raises(UserError) as told:
+        ssm_core.load(folder.path, overrides={"task": {"length": 20}, "model": {"d_model": 6}})
+    assert str(told.value).startswith(
+        "with model.d_model=6, task.length=20 the model is not the one that was trained"
+    )
+    assert "leave out settings that change the model" in str(told.value)
+    names = str(told.value).splitlines()[0].partition("in another shape ")[2].removesuffix(" ...").split(", ")
+    assert len(names) == 3
+    assert names == sorted(names)
+
+
 def test_a_missing_or_damaged_weights_file_is_the_users_to_mend(run) -> None:
     folder, _ = run
     file = folder.checkpoint() / "model.safetensors"

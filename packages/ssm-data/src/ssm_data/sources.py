@@ -55,6 +55,11 @@ def find(folders: Sequence[str], files: Iterable[str], chosen: Path | None = Non
     return None
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with what it counts, such as ``1 file`` and ``2,000 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def told(path: Path | str, rows: int, official: int, hashes: Sequence[str] = ()) -> str:
     """Return the provenance of what was found by its place and name, which anybody may give a file.
 
@@ -64,14 +69,14 @@ def told(path: Path | str, rows: int, official: int, hashes: Sequence[str] = ())
         official: How many the official release has.
         hashes: The sha256 of each file, if they are known.
     """
-    size = "" if rows == official else f"; NOT the official size: {rows:,} rows, not {official:,}"
+    size = "" if rows == official else f"; NOT the official size: {counted(rows, 'row')}, not {official:,}"
     return f"official layout: {path}, {hashed(hashes or [sha256(Path(path))])}{size}"
 
 
 def missing(
     task: str, looked: Iterable[Path], *, files: str, hub: str = "", instead: str = "", stand_in: str = ""
 ) -> UserError:
-    """Return the error for data that is nowhere.
+    """Return the error for data that is nowhere: the ways out, and then where it looked.
 
     Args:
         task: Name of the task.
@@ -81,7 +86,6 @@ def missing(
         instead: The command that makes data of the same kind, if there is one.
         stand_in: What may be taken in its place, and the command, if there is something of the same shape.
     """
-    places = "\n    ".join(str(path) for path in looked)
     ways = ["put the files there, or name their root: --set task.root=... or SSM_DATA_ROOT=..."]
     if hub:
         ways.append(f"let it be downloaded ({hub}): --set task.source=hub")
@@ -90,4 +94,16 @@ def missing(
     if stand_in:
         ways.append(f"take a stand-in, which is other data of the same shape: {stand_in}")
     end = "" if hub or instead else ". There is no id of it on the hub that is known here, and no generator"
-    return UserError(f"{task} found no {files}; it looked in\n    {places}", "; or ".join(ways) + end)
+    return UserError(f"{task} found no {files}", "\n  or ".join(ways) + end + _listed(looked))
+
+
+def _listed(looked: Iterable[Path]) -> str:
+    """Return the folders one a line, each once: that all are looked for below ``lra_release`` too is said once."""
+    every, shown = list(looked), dict[Path, Path]()
+    for path in every:
+        plain = Path(*(part for part in path.parts if part != "lra_release"))
+        shown[plain] = min(path, shown.get(plain, path), key=lambda each: len(each.parts))
+    more = f" (and so below {' and '.join(PLACES[1:])})" if len(shown) < len(set(every)) else ""
+    return (
+        "".join([f"\n  it looked in{more}", *(f"\n    {path}" for path in shown.values())]) if every else ""
+    )

@@ -129,6 +129,7 @@ def evaluate_run(
     where = find_device(device)
     model, config = load(folder.path, which=which, overrides=changes)
     model.task.prepare(progress)
+    _find(model.task, split, f"task {config.task.name}" if config.task else "")
     result = evaluate(
         model.to(where),
         model.task,
@@ -170,12 +171,13 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _find(task: Task, split: str | Split) -> tuple[str, Split]:
+def _find(task: Task, split: str | Split, whose: str = "") -> tuple[str, Split]:
+    """Return a split with its name; ``whose`` is the task's name, if it is a registered one."""
     if not isinstance(split, str):
         return "the given split", split
     splits = task.splits()
     if split not in splits:
-        raise UserError(f"{type(task).__name__} has no split '{split}'", did_you_mean(split, splits))
+        raise UserError(f"{whose or type(task).__name__} has no split '{split}'", did_you_mean(split, splits))
     return split, splits[split]
 
 

@@ -29,7 +29,7 @@ class Result:
         parameters: Scalars in the checkpoint, None before the first one.
         seconds_per_epoch: Median time from one epoch's validation to the next's, None for a single one.
         epochs: Epochs begun.
-        state: What the run's status says: running, finished, failed; empty if nothing.
+        state: What the run's status says: running, finished, interrupted, failed; empty if nothing.
     """
 
     path: Path

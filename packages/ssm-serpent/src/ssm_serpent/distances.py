@@ -75,8 +75,19 @@ class _Distances(torch.autograd.Function):
         grad_bl = token_sums(values_bkw, start_bk, inside_bkw, ctx.length)
         del values_bkw
         if event_bk is None:
-            grad_bl = grad_bl.flip(1).cumsum(1).flip(1)
+            grad_bl = _running(grad_bl.flip(1)).flip(1)
         return grad_bl.to(ctx.dtype), None, None, None, None
+
+
+def _running(grad_bl: Tensor) -> Tensor:
+    """Return the running sums of each row, the same bits in every run.
+
+    CUDA scans a tensor of a single row with blocks that take over from whichever of those before is ready, so that a
+    float's last bits differ from run to run; several rows it scans each in order. A second one makes one row several.
+    """
+    if grad_bl.is_cuda and len(grad_bl) == 1:
+        return torch.cat([grad_bl, torch.zeros_like(grad_bl)]).cumsum(1)[:1]
+    return grad_bl.cumsum(1)
 
 
 def _local(grad_bkw: Tensor, start_bk: Tensor, event_bk: Tensor) -> Tensor:

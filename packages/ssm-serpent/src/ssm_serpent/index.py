@@ -137,8 +137,8 @@ def max_points(length: int, hi: float, mode: Mode, *, phase: bool = False) -> in
         phase: whether the chunk may start anywhere between two grid points.
 
     Returns:
-        floor(hi L) for "causal", one more with a phase but never more than L; floor(hi L + 1/2), at least 1 where there
-        is a token, for "nearest".
+        floor(hi L) for "causal", one more with a phase but never more than L; ceil(hi L - 1/2), at least 1 where there
+        is a token, for "nearest". hi counts in whole ticks of 2^-20, rounded down, as in `intervals`.
     """
     _check_mode(mode)
     ticks = length * tick_range(0.0, hi)[1]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from ssm_core.plugin.config import config
 from ssm_core.plugin.spec import AddonSpec, Paper
+
+TICKS = 1 << 20
+"""Ticks in one unit of time; `ssm_serpent.intervals` is not asked, since it loads torch."""
 
 
 @config
@@ -61,12 +65,18 @@ class SerpentConfig:
                 f"compression {list(self.compression)} must be in (0, 1]: it is the share of tokens kept, so a "
                 "factor of 4 is 0.25"
             )
+        shortest = min((self.interval_range(kappa)[1] for kappa in self.compression), default=1.0)
+        if shortest * TICKS < 1:
+            raise ValueError(
+                f"compression {list(self.compression)} has a value below 2^-20, about 9.6e-7, the tick in which times "
+                f"are counted: with bounds = {self.bounds} kappa is the largest interval, so give more"
+            )
         if self.window < 1 or self.basis < 1:
             raise ValueError(
                 "window and basis must be at least 1: a point is made of tokens, and intervals learn through the basis"
             )
-        if self.expand <= 0:
-            raise ValueError("expand must be above 0; 1 gives each branch its share of the width")
+        if not 0 < self.expand < math.inf:
+            raise ValueError("expand must be above 0 and finite; 1 gives each branch its share of the width")
         self._check_start()
 
     def _check_start(self) -> None:

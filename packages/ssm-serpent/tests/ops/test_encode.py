@@ -237,10 +237,10 @@ def test_gradients_by_runs_equal_those_in_order(mode):
     window=st.integers(1, 6),
     centre=st.integers(-32, 32),
 )
-def test_19_basis_functions_lie_in_0_to_1_and_are_1_at_their_centres_only(ticks, window, centre):
-    index = resample_index(from_ticks([ticks]), window, "nearest")
-    mu = torch.tensor([centre / 8], dtype=torch.float64)
-    e_bkw = features(index.distance_bkw, index.inside_bkw, mu, torch.zeros(1, dtype=torch.float64))[..., 0]
+def test_19_basis_functions_lie_in_0_to_1_and_are_1_at_their_centres_only(device, ticks, window, centre):
+    index = resample_index(from_ticks([ticks], device), window, "nearest")
+    mu = torch.tensor([centre / 8], dtype=torch.float64, device=device)
+    e_bkw = features(index.distance_bkw, index.inside_bkw, mu, torch.zeros_like(mu))[..., 0]
     inside = index.inside_bkw
     assert ((e_bkw > 0) & (e_bkw <= 1))[inside].all()
     # The nearest distance that is not the centre is a tick off: 1 - 2^-40, which float64 tells from 1.

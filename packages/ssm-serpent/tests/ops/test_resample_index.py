@@ -175,19 +175,20 @@ def test_a_history_of_any_length_equals_brute_force(where, ticks, window, histor
     spacing=st.floats(1e-3, 1e3),
     scale=st.floats(1e-3, 1e3),
 )
-def test_13_scaling_all_intervals_and_the_spacing_changes_nothing(ticks, spacing, scale):
-    delta_bl = torch.tensor([ticks], dtype=torch.float64) / TICKS * spacing
+def test_13_scaling_all_intervals_and_the_spacing_changes_nothing(device, ticks, spacing, scale):
+    delta_bl = torch.tensor([ticks], dtype=torch.float64, device=device) / TICKS * spacing
     plain = resample_index(fixed_point(delta_bl / spacing, 0.0, 1.0), 4, "nearest")
     scaled = resample_index(fixed_point(scale * delta_bl / (scale * spacing), 0.0, 1.0), 4, "nearest")
     assert_same(plain, scaled)
 
 
-def test_chunks_of_one_token_are_a_step():
+def test_chunks_of_one_token_are_a_step(device):
     """The phase and the windows' tokens are all a stream has to keep."""
     ticks = [TICKS // 2, TICKS // 2, TICKS, TICKS // 4, TICKS * 3 // 4]
-    chunks, made = Chunks(2, 1, "cpu"), []
+    chunks, made = Chunks(2, 1, device), []
     for l, tick in enumerate(ticks):
-        index, x_bnd = chunks.take([[tick]], torch.full((1, 1, 2), float(l), dtype=torch.float64), True, None)
+        x_b1d = torch.full((1, 1, 2), float(l), dtype=torch.float64, device=device)
+        index, x_bnd = chunks.take([[tick]], x_b1d, True, None)
         made += [x_bnd[0, index.start_bk[0, 0] :, 0].tolist()] if int(index.count_b) else []
     assert made == [[0.0, 1.0], [1.0, 2.0], [3.0, 4.0]]
 
@@ -240,10 +241,11 @@ def test_a_hole_in_the_history_is_refused():
         resample_index(spans, 3, "causal", history=2)
 
 
-def test_static_bound_with_a_phase():
+def test_static_bound_with_a_phase(device):
     assert [max_points(10, hi, "causal", phase=True) for hi in (1.0, 0.25)] == [10, 3]
     assert [max_points(10, hi, "causal") for hi in (1.0, 0.25)] == [10, 2]
-    logits = torch.full((1, 10), 50.0)
-    index = resample_index(intervals(logits, 0.25, 0.25), 2, "causal", phase_b=torch.tensor([TICKS - 1]))
+    spans = intervals(torch.full((1, 10), 50.0, device=device), 0.25, 0.25)
+    phase_b = torch.tensor([TICKS - 1], device=device)
+    index = resample_index(spans, 2, "causal", phase_b=phase_b)
     assert int(index.count_b) == 3
     assert [b - a for a, b in pairwise(index.event_bk[0].tolist())] == [4, 4]

@@ -2,37 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ssm_core.ragged import flip_valid, gaps_after, last_inputs
-from ssm_core.rows import Front, over
-
-
-def only_pads(mask_bl: Tensor) -> bool:
-    """Whether a mask (B, L) leaves every row's valid elements where they are, first.
-
-    It is looked at, as it saves moving every element twice; not in a compiled graph, whose form may hang on no value.
-    """
-    if mask_bl.is_meta or torch.compiler.is_compiling():
-        return False
-    return bool((mask_bl[:, 1:] <= mask_bl[:, :-1]).all())
-
-
-class Padded:
-    """The valid elements of each row at its front, where they are already: the counterpart of `Front`."""
-
-    def __init__(self, mask_bl: Tensor) -> None:
-        self.mask = mask_bl
-        self.lengths = mask_bl.sum(1)
-
-    def pack(self, x: Tensor) -> Tensor:
-        """(B, L, ...) with zeros behind the valid elements: NaN in padding must not reach a gradient."""
-        return torch.where(over(self.mask, x), x, torch.zeros_like(x))
-
-    def unpack(self, y: Tensor) -> Tensor:
-        """The same (B, L, ...)."""
-        return y
+from ssm_core.rows import Front, Padded, only_pads
 
 
 class Sequences:
@@ -57,7 +30,7 @@ class Sequences:
 
     def unpack(self, y: Tensor) -> Tensor:
         """(B, L, ...) with each element in its own place again, and anything finite where masked."""
-        return y if self._front is None else self._front.unpack(y)
+        return self._front.unpack(y) if isinstance(self._front, Front) else y
 
     def flip(self, x: Tensor) -> Tensor:
         """Packed (B, L, ...) in reverse, what counts still first; its own inverse."""
@@ -65,11 +38,7 @@ class Sequences:
 
     def gaps_after(self, gaps_bl: Tensor) -> Tensor:
         """The gap after each element from those before, packed (B, L): the next one's, 1 where a sequence ends."""
-        after = gaps_after(gaps_bl, self.lengths_b)
-        if self.segment_bl is None:
-            return after
-        following = torch.cat([self.segment_bl[:, 1:], self.segment_bl[:, -1:]], 1)
-        return torch.where(following == self.segment_bl, after, torch.ones_like(after))
+        return gaps_after(gaps_bl, self.lengths_b, self.segment_bl)
 
     def last(self, before: Tensor, packed: Tensor) -> Tensor:
         """The last W elements of each row's newest sequence (B, W, ...), zeros where it has fewer.

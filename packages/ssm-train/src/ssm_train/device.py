@@ -16,16 +16,25 @@ from ssm_core.run.config import TrainConfig
 _PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
+def check_device(config: TrainConfig) -> None:
+    """Check that this machine has what a run asks for.
+
+    Raises:
+        ConfigError: If it has no such device, or one that cannot compute in the precision.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device = cuda, but torch finds no CUDA device here", "--device cpu")
+    if config.precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
+        raise ConfigError("train.precision = fp16 needs a CUDA device", "--set train.precision=bf16")
+
+
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """Return the accelerator a run asks for; under ``accelerate launch`` it spans all processes.
 
     Raises:
         ConfigError: If the device is not there, or the batch does not divide over processes and slices.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device = cuda, but torch finds no CUDA device here", "--device cpu")
-    if config.precision == "fp16" and (config.device == "cpu" or not torch.cuda.is_available()):
-        raise ConfigError("train.precision = fp16 needs a CUDA device", "--set train.precision=bf16")
+    check_device(config)
     # accelerate keeps one state a process; a second run in it may want other settings.
     if AcceleratorState._shared_state and "WORLD_SIZE" not in os.environ:
         AcceleratorState._reset_state(reset_partial_state=True)

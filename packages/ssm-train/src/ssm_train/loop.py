@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +15,7 @@ from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder
 from ssm_eval.evaluation import evaluate
 from ssm_train import checkpoint as checkpoints
-from ssm_train import snapshot
+from ssm_train import errors, snapshot
 from ssm_train.batches import BatchPlan
 from ssm_train.display import Display, figures
 from ssm_train.errors import TrainingFailed
@@ -66,12 +66,14 @@ class Trainer:
         self.validated = 0
         self.saved = -1
         self.recent: dict[str, float] = {}
+        self.empty = 0
 
     def fit(self, interrupt: Interrupt) -> None:
         """Train to the end of the plan, or until validation has not got better for ``train.patience`` epochs.
 
         Raises:
-            TrainingFailed: When interrupted (a checkpoint is saved first), or when a value is not finite.
+            RunInterrupted: When a signal came; a checkpoint is saved first.
+            TrainingFailed: When a value is not finite.
         """
         with self.feed.following(self.steps.share.coming(self.plan, self.step)):
             self._fit(interrupt)
@@ -117,9 +119,12 @@ class Trainer:
         if not taken.finite:
             self._not_finite(rows, taken.slices, taken.loss, recorder)
         values = {"loss": taken.loss, "grad_norm": taken.norm, "lr": self.config.optim.lr * factor}
+        if taken.empty:
+            self.empty += 1
+            del values["loss"], values["grad_norm"]
         if recorder is not None:
             recorder.metrics(self.step + 1, epoch, "train", values)
-        self.recent["loss"] = taken.loss
+        self.recent |= {"loss": values["loss"]} if "loss" in values else {}
         self.step += 1
         self.feed.counts.spent += time.perf_counter() - began
 
@@ -130,6 +135,7 @@ class Trainer:
         evaluates = end or (place == 0 and epoch % train.eval_every == 0)
         if end or place == 0:
             self._record_shares(recorder, begin=place == 0)
+            self._record_empty(recorder)
         if evaluates and "validation" in self.splits:
             self._validate(recorder)
         elif evaluates or (train.checkpoint_every and self.step % train.checkpoint_every == 0):
@@ -146,6 +152,18 @@ class Trainer:
             self.feed.counts = Counts()
         if recorder is not None:
             recorder.metrics(self.step, self.plan.epoch(self.step - 1), "train", found)
+
+    def _record_empty(self, recorder: Recorder | None) -> None:
+        """Record how many of an epoch's steps had no target. If all of a whole or of the first one, it is an error."""
+        done = (self.step - 1) % self.plan.steps_per_epoch + 1
+        epoch, empty, self.empty = self.plan.epoch(self.step - 1), self.empty, 0
+        if empty == done and done in (self.step, self.plan.steps_per_epoch):
+            self._end(errors.no_target(self.run.path, epoch + 1, done), recorder)
+        if empty and recorder is not None:
+            recorder.metrics(self.step, epoch, "train", {"empty_steps": empty})
+            line = f"epoch {epoch + 1:3d}  {empty} of {done} steps had no target, and were skipped"
+            self.display.say(line)
+            recorder.log(line)
 
     def _validate(self, recorder: Recorder | None) -> None:
         with observing(self.bare) as observed:
@@ -168,7 +186,7 @@ class Trainer:
         if recorder is not None:
             recorder.metrics(self.step, epoch, "validation", {**result.metrics, **observed})
             mark = "  (best so far)" if better else "  (a plateau: the rate falls)" if falls else ""
-            loss = f"training loss {self.recent['loss']:.4g}"
+            loss = f"training loss {self.recent.get('loss', math.nan):.4g}"
             line = f"epoch {epoch + 1:3d}  {loss}  validation {figures(result.metrics)}{mark}"
             self.display.say(line)
             recorder.log(line)
@@ -203,29 +221,22 @@ class Trainer:
     def _stop(self, signal: str, recorder: Recorder | None) -> None:
         """Save and leave, the run marked as one that can go on."""
         self.save(recorder)
-        message = f"interrupted by {signal} after step {self.step} of {self.plan.total}; everything is saved"
-        self._fail(f"{message}\n  go on with --resume {self.run.path}", recorder)
+        self._end(errors.interrupted(self.run.path, signal, self.step, self.plan.total), recorder)
 
     def _not_finite(
         self, rows: list[int], slices: list[Slice], loss: float, recorder: Recorder | None
     ) -> None:
         epoch, place = divmod(self.step, self.plan.steps_per_epoch)
         cause = self.steps.cause(slices, epoch)
-        latest = self.run.path / "latest.json"
-        kept = "the last good checkpoint is kept" if latest.is_file() else "no checkpoint had been saved yet"
-        shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
-        self._fail(
-            f"step {self.step + 1} (epoch {epoch + 1}, batch {place + 1}, rows {shown}) is not finite: "
-            f"loss {loss:g}; {cause}\n  {kept}; try a lower optim.lr or train.clip_norm=1",
-            recorder,
-        )
+        what, where = f"loss {loss:g}; {cause}", (epoch + 1, place + 1)
+        self._end(errors.not_finite(self.run.path, self.step + 1, where, rows, what), recorder)
 
-    def _fail(self, message: str, recorder: Recorder | None) -> None:
+    def _end(self, ending: TrainingFailed, recorder: Recorder | None) -> NoReturn:
         if self.accelerator.is_main_process:
-            self.run.write_status("failed", step=self.step, total=self.plan.total, reason=message)
+            self.run.write_status(ending.state, step=self.step, total=self.plan.total, reason=str(ending))
             if recorder is not None:
-                recorder.log(message)
-        raise TrainingFailed(message, self.run.path)
+                recorder.log(str(ending))
+        raise ending
 
 
 def _better(value: float, before: float | None, direction: str) -> bool:

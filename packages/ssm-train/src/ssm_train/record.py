@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ssm_core.plugin.errors import UserError
+from ssm_core.plugin.errors import UserError, install
 from ssm_core.run.folder import RESUMED, RunFolder
 
 HEARTBEAT_SECONDS = 5.0
@@ -82,7 +82,7 @@ def check_tracker(tracker: str) -> None:
     if tracker == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise UserError(
             "train.tracker = tensorboard needs the package tensorboard",
-            "pip install 'ssm-train[tensorboard]'",
+            install("'ssm-train[tensorboard]'"),
         )
 
 

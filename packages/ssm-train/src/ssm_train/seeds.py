@@ -16,7 +16,7 @@ from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder
 from ssm_eval.stats import summarise
 from ssm_train.display import Display, figures
-from ssm_train.errors import TrainingFailed
+from ssm_train.errors import RunInterrupted, TrainingFailed
 from ssm_train.interrupt import Interrupt, listening
 from ssm_train.processes import Child, gpus, work
 from ssm_train.setup import task_of
@@ -168,4 +168,5 @@ def _complain(every: Sequence[_Seed], interrupt: Interrupt) -> None:
     lines = [f"{item.name}: {item.error or 'not started'}" for item in failed]
     why = f"interrupted by {interrupt.name}" if interrupt else "stopped early"
     message = f"{len(failed)} of {len(every)} seeds {why}:\n  " + "\n  ".join(lines)
-    raise TrainingFailed(message, *(item.run for item in every if item.run is not None))
+    ending = RunInterrupted if interrupt else TrainingFailed
+    raise ending(message, *(item.run for item in every if item.run is not None))

@@ -18,7 +18,7 @@ from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder, write_json
 from ssm_train import rng
 from ssm_train.batches import BatchPlan, plan_of
-from ssm_train.device import make_accelerator, set_threads
+from ssm_train.device import check_device, make_accelerator, set_threads
 from ssm_train.display import Display
 from ssm_train.environment import environment
 from ssm_train.optimizer import groups_table, parameter_count
@@ -116,7 +116,8 @@ def check_data(run: RunFolder, task: Task) -> None:
             f"the {name} split is not the data that {run.path} began with\n    then: {before['provenance']}\n"
             f"    now:  {now['provenance']}",
             "put that data back, or name it (SSM_DATA_ROOT, the folder you start in); "
-            f"for a run on the new data, begin with --config {run.path}/config.json",
+            f"for a run on the new data, begin with --config {run.path}/config.json; "
+            f"to go on with it all the same, delete {run.path}/data.json, and nothing is compared",
         )
 
 
@@ -163,9 +164,13 @@ def describe(config: RunConfig) -> str:
     """Return a text about the model a run would train: nesting, parameters, optimiser groups. Makes no data.
 
     The model is built on the meta device: at any size, at once, and before the data is there.
+
+    Raises:
+        UserError: If the model cannot be built, or the machine lacks what the run asks for.
     """
     from rich.console import Console
 
+    check_device(config.train)
     with torch.device("meta"):
         model = build_for_task(config, task_of(config))
     console = Console(width=100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import NamedTuple, cast
 
@@ -40,12 +41,15 @@ class Taken(NamedTuple):
         norm: Norm of the whole gradient, before clipping.
         finite: Whether the step was taken: both are finite, or the norm is the scaler's affair.
         slices: This process's slices.
+        empty: Whether the batch had no target in any slice or process. It has no mean, so that loss and norm are NaN,
+            and nothing to learn from: weights, moments and decay are left alone.
     """
 
     loss: float
     norm: float
     finite: bool
     slices: list[Slice]
+    empty: bool = False
 
 
 class Steps:
@@ -89,6 +93,8 @@ class Steps:
         total, weight, slices = self._backward(rows, epoch)
         # Sums over every slice and process, so that each element counts the same however the batch was cut.
         total, weight = self.sum(torch.stack([total, weight])).unbind()
+        if not bool(weight) and bool(torch.isfinite(total)):
+            return Taken(math.nan, math.nan, True, slices, empty=True)
         norm = self._finish_gradients(len(rows), weight)
         fp16 = self.config.precision == "fp16"  # its scaler skips overflowing steps by itself
         finite = bool(torch.isfinite(total)) and (fp16 or bool(torch.isfinite(norm)))

@@ -20,7 +20,7 @@ from ssm_train import setup
 from ssm_train.checkpoint import load_latest
 from ssm_train.device import is_main
 from ssm_train.display import Display
-from ssm_train.errors import TrainingFailed
+from ssm_train.errors import RunInterrupted, TrainingFailed, cut_short
 from ssm_train.finish import finish
 from ssm_train.interrupt import listening
 from ssm_train.loop import Trainer
@@ -162,6 +162,8 @@ def _run(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, displa
             run.write_status("finished", step=trainer.step, total=trainer.plan.total, **early)
     except TrainingFailed:
         raise
+    except KeyboardInterrupt as error:
+        raise _cut_short(trainer, run) from error
     except BaseException as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         if main:
@@ -174,6 +176,15 @@ def _run(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, displa
         where = "" if isinstance(error, UserError) else f"\n  the traceback is in {run.path / 'log.txt'}"
         raise TrainingFailed(f"{reason}{where}", run.path) from error
     return run.path
+
+
+def _cut_short(trainer: Trainer, run: RunFolder) -> RunInterrupted:
+    """Note that a second signal ended a run at once; return what to raise."""
+    ending = cut_short(run.path, trainer.step, trainer.plan.total)
+    if trainer.accelerator.is_main_process:
+        with contextlib.suppress(UserError, OSError):
+            run.write_status(ending.state, step=trainer.step, total=trainer.plan.total, reason=str(ending))
+    return ending
 
 
 @contextlib.contextmanager

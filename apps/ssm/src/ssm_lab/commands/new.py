@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ssm_core.plugin.errors import install
 from ssm_lab import console, scaffold
 
 app = typer.Typer()
@@ -32,5 +33,6 @@ def new(
     It installs, is found by its entry point, and passes the conformance suite as written. Its path is printed.
     """
     folder = scaffold.write(kind, name, out)
-    console.say(f"next: pip install -e '{folder}[testing]' && pytest {folder}, then ssm show {kind} {name}")
+    ready = install(f"-e '{folder}[testing]'")
+    console.say(f"next: {ready} && uv run pytest {folder}, then ssm show {kind} {name}")
     console.emit(str(folder))

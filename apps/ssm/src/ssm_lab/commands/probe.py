@@ -6,16 +6,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import UserError
 from ssm_lab import complete, console, measured, options
-from ssm_lab.knobs import knobs
+from ssm_lab.knobs import flags_as_sets, knobs
 
 app = typer.Typer()
 
 
-@app.command()
+class Flagged(TyperCommand):
+    """Takes the flags of the probe that it is to run, beside its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        return super().parse_args(ctx, flags_as_sets("probe", args))
+
+
+@app.command(cls=Flagged)
 def probe(
     name: Annotated[
         str, typer.Argument(metavar="NAME", autocompletion=complete.names("probe"), help="Name of the probe.")
@@ -37,7 +46,8 @@ def probe(
     """Look into a trained model with a probe.
 
     The probe gets the best checkpoint of the run and the test split of its task. Text and tables go to standard
-    output; the picture, and files that the probe makes, are written beside each other.
+    output; the picture, and files that the probe makes, are written beside each other. Knobs that a probe calls its
+    flags need no --set: `ssm show probe NAME` lists both.
     """
     if picture is not None and picture.suffix.lower() != ".png":
         raise UserError(f"--picture writes a PNG, and {picture} is not called one", "name it FILE.png")

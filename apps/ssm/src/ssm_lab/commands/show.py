@@ -111,7 +111,7 @@ def _print(about: dict[str, Any]) -> None:
     if paper := about.get("paper"):
         where = f" (arXiv:{paper['arxiv']})" if paper["arxiv"] else ""
         console.emit(f"{paper['authors']}, {paper['year']}: {paper['title']}{where}")
-    shown = ("slot", "capabilities", "settings", "backbones")
+    shown = ("slot", "flags", "capabilities", "settings", "backbones")
     for key in ("question", "recipe", "seeds", "axes", "tests") if about["kind"] == "study" else shown:
         if about.get(key):
             console.emit(f"\n{key}")

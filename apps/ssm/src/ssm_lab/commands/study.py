@@ -76,30 +76,29 @@ def study(
         _describe(plan, folder, as_json)
         return
     with console.results_only():
-        results, failed = _run(plan, folder, workers, report_only, quiet)
+        results, failed, stopped = _run(plan, folder, workers, report_only, quiet)
     _print(results, folder, as_json, quiet)
     for job, reason in failed.items():
         console.fail(f"{job}: {reason}")
-    if failed:
+    if stopped:
+        console.interrupted(f"the study is interrupted by {stopped}; the same command goes on with it")
+    if failed or stopped:
         raise typer.Exit(1)
 
 
 def _run(
     plan: Plan, folder: StudyFolder, workers: int, report_only: bool, quiet: bool
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the results, and why what failed."""
+) -> tuple[dict[str, Any], dict[str, str], str]:
+    """Return the results, why what failed, and the signal that stopped it, if one did."""
     from ssm_train.study.report import Report
 
     report = Report(plan, folder)
     if report_only:
-        return report.write(last=True), {}
+        return report.write(last=True), {}, ""
     from ssm_train.study.execution import execute
 
     outcome = execute(plan, folder, workers=workers, quiet=quiet, told=report.write)
-    failed = dict(outcome.failed)
-    if outcome.interrupted:
-        failed["the study"] = f"interrupted by {outcome.interrupted}; the same command goes on with it"
-    return report.write(last=True), failed
+    return report.write(last=True), outcome.failed, outcome.interrupted
 
 
 def _print(results: dict[str, Any], folder: StudyFolder, as_json: bool, quiet: bool) -> None:

@@ -124,14 +124,22 @@ def _resume(run: Path, flags: assemble.Flags, quiet: bool) -> Path:
 
 def _finish(job: Callable[[], Sequence[Path]]) -> None:
     """Do the work and print the run folders, that of a run which stopped early included."""
-    from ssm_train import TrainingFailed
+    try:
+        _work(job)
+    except KeyboardInterrupt:  # once a run has begun, it ends as one that is interrupted
+        console.say("no run had begun: nothing was saved")
+        raise
+
+
+def _work(job: Callable[[], Sequence[Path]]) -> None:
     from ssm_train.device import is_main
+    from ssm_train.errors import RunInterrupted, TrainingFailed
 
     try:
         with console.results_only():
             runs = job()
     except TrainingFailed as error:
-        console.fail(str(error))
+        (console.interrupted if isinstance(error, RunInterrupted) else console.fail)(str(error))
         for run in error.runs if is_main() else ():
             console.emit(str(run.absolute()))
         raise typer.Exit(1) from None

@@ -8,6 +8,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 
@@ -50,9 +51,11 @@ def resolve(op: str, backend: str, device: torch.device, package: str = "ssm_cor
         return "torch" if _problem(op, fastest, device, package) else fastest
     problem = _problem(op, backend, device, package)
     if problem:
-        raise RuntimeError(
-            f"{op}: backend {backend!r} cannot run: {problem}. Leave `backend` out to take one that can"
-        )
+        # Asked for by an argument that says the same as the environment, it is told as the environment's.
+        advice = "leave the argument `backend` out to take one that can"
+        if os.environ.get("SSM_BACKEND") == backend:
+            advice = "the environment variable SSM_BACKEND asks for it: unset it, or set it to torch, which all have"
+        raise RuntimeError(f"{op}: backend {backend!r} cannot run: {problem}; {advice}")
     return backend
 
 
@@ -87,7 +90,7 @@ def numba_problem() -> str:
 
         _numba_runtime.probe()
     except ImportError as error:
-        return f"numba is not installed ({error}); pip install 'ssm-core[cpu]'"
+        return f"numba is not installed ({error}); uv pip install 'ssm-core[cpu]'"
     except Exception as error:  # noqa: BLE001 -- a broken numba or llvmlite raises anything; torch must then take over
         return f"numba is installed but a small kernel failed ({type(error).__name__}: {error})"
     return ""
@@ -116,9 +119,27 @@ def triton_problem(device: torch.device) -> str:
     """Why Triton kernels do not run on tensors of a device, "" if they do."""
     if not _exists("triton"):
         return "triton is not installed (it comes with torch on Linux)"
-    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
+    if os.environ.get("TRITON_INTERPRET") == "1":
         return ""
+    if device.type == "cuda":
+        return _triton_failure(device)
     return f"Triton kernels run on CUDA tensors, these are on {device} (TRITON_INTERPRET=1 runs them slowly anywhere)"
+
+
+@functools.cache
+def _triton_failure(device: torch.device) -> str:
+    """Why a small kernel does not run on a CUDA device, "" if it does; tried, and warned of, once a process."""
+    try:
+        from ssm_core.ops import _triton_runtime
+
+        _triton_runtime.probe(device)
+    except Exception as error:  # noqa: BLE001 -- a driver, compiler or cache that is broken raises anything
+        reason = (
+            f"triton is installed but a small kernel failed on {device} ({type(error).__name__}: {error})"
+        )
+        warnings.warn(f"{reason}; operations take torch calls there, which is slower", stacklevel=2)
+        return reason
+    return ""
 
 
 def _try(op: str, backend: str, expected: Tensor) -> str:

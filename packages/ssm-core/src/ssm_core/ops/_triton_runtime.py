@@ -7,8 +7,10 @@ dispatch can choose, so that tests can compile every one for several architectur
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
+import triton
 import triton.language as tl
 from triton import knobs
 
@@ -52,6 +54,21 @@ class Variant:
     elements: int = 0
     traffic: float = 0.0
     stack: int = 0
+
+
+def probe(device: torch.device) -> None:
+    """Compile and run a small kernel on a device; raises whatever is wrong with Triton there."""
+    out, kernel = torch.zeros(16, device=device), cast("Any", _probe_kernel)
+    with torch.cuda.device_of(out):
+        kernel[(1,)](out, SIZE=16)
+    if out.tolist() != [float(place) for place in range(16)]:
+        raise RuntimeError(f"it gave {out.tolist()}, not 0 to 15")
+
+
+@triton.jit
+def _probe_kernel(out, SIZE: tl.constexpr):
+    place = tl.arange(0, SIZE)
+    tl.store(out + place, place.to(tl.float32))
 
 
 def arithmetic(*dtypes: torch.dtype) -> tl.dtype:

@@ -76,8 +76,24 @@ def check(cls: type[T], values: Mapping[str, Any], where: str, whose: str) -> T:
         first = error.errors()[0]
         path = ".".join([where, *(str(part) for part in first["loc"])])
         reason = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # of a config's own check, which looks at several fields
+            meant = _meant(reason, given)
+            told = ", ".join(f"{where}.{key} = {to_toml(plain(given[key]))}" for key in meant)
+            raise ConfigError(
+                f"{whose}: {reason}{f' (given: {told})' if told else ''}",
+                describe_hint(cls, tuple(meant)) if len(meant) == 1 else "",
+            ) from None
         shown = "" if first["type"] == "value_error" else f" (given: {first['input']!r})"
         raise ConfigError(f"'{path}' of {whose}: {reason}{shown}", describe_hint(cls, first["loc"])) from None
+
+
+def _meant(reason: str, given: Mapping[str, Any]) -> list[str]:
+    """Return the given fields that the message of a check names without a value; the only one, if it names none."""
+    named = [key for key in given if re.search(rf"(?<![\w.]){re.escape(key)}\b", reason)]
+    told = [
+        key for key in named if re.search(rf"\b{re.escape(key)}( = | {re.escape(str(given[key]))}\b)", reason)
+    ]
+    return [key for key in named or (list(given) if len(given) == 1 else []) if key not in told]
 
 
 def describe_hint(cls: type, location: tuple[Any, ...]) -> str:

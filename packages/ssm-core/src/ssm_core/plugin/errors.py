@@ -30,6 +30,11 @@ class ConfigError(UserError):
     """A configuration value is unknown, of the wrong type, or contradicts another."""
 
 
+def install(requirement: str) -> str:
+    """Return the command that installs a package: an environment that uv makes holds no ``pip`` of its own."""
+    return f"uv pip install {requirement}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the closest known word, or the sorted list of all of them."""
     known = sorted(known)

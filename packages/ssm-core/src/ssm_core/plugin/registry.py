@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, distributions
 from typing import Any, cast
 
 from ssm_core.plugin.config import check
-from ssm_core.plugin.errors import PluginError, did_you_mean
+from ssm_core.plugin.errors import PluginError, did_you_mean, install
 from ssm_core.plugin.spec import API, AddonSpec, BackboneSpec, BenchSpec, ProbeSpec, Spec, TaskSpec
 
 KINDS = {
@@ -159,7 +159,7 @@ def find(kind: str, name: str) -> Entry:
     elsewhere = [e.long_name for e in entries if e.name == short]
     hint = f"known: {', '.join(elsewhere)}" if elsewhere else did_you_mean(short, {e.name for e in entries})
     if short in FIRST_PARTY and FIRST_PARTY[short] not in {e.dist for e in entries}:
-        hint = f"it comes with the package {FIRST_PARTY[short]}: pip install {FIRST_PARTY[short]}"
+        hint = f"it comes with the package {FIRST_PARTY[short]}: {install(FIRST_PARTY[short])}"
     raise PluginError(f"there is no {kind} '{name}'", hint)
 
 

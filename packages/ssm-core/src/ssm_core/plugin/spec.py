@@ -142,7 +142,13 @@ class TaskSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSpec(Spec):
-    """A measurement on a trained model. ``build`` names ``probe(model, dataset, config) -> Result``."""
+    """A measurement on a trained model. ``build`` names ``probe(model, dataset, config) -> Result``.
+
+    Attributes:
+        flags: Knobs that everybody types, each a number, a word or a text: ``--index 3`` is ``--set index=3``.
+    """
+
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

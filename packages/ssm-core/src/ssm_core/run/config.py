@@ -40,8 +40,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.d_model < 1 or self.n_layers < 1:
-            raise ValueError("d_model and n_layers must be at least 1")
+        for name in ("d_model", "n_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError("dropout must be in [0, 1)")
 
@@ -52,7 +53,8 @@ class OptimConfig:
 
     Attributes:
         lr: Peak learning rate of ordinary parameters.
-        weight_decay: Decoupled weight decay of ordinary weights; biases, norms and hinted parameters have none.
+        weight_decay: Decoupled weight decay of ordinary weights; biases, norms and those whose hint says so have
+            none.
         beta1: Decay of the first moment.
         beta2: Decay of the second moment.
         eps: Term added to the denominator.
@@ -79,14 +81,20 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.lr <= 0 or self.weight_decay < 0 or self.warmup_epochs < 0:
-            raise ValueError("lr must be above 0; weight_decay and warmup_epochs must not be negative")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ValueError("beta1 and beta2 must be in [0, 1)")
+        if self.lr <= 0:
+            raise ValueError("lr must be above 0")
+        for name in ("weight_decay", "warmup_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1)")
         if not 0 <= self.lr_min <= 1:
             raise ValueError("lr_min is a fraction of lr: it has to lie in [0, 1]")
-        if not 0 < self.plateau_factor < 1 or self.plateau_patience < 1:
-            raise ValueError("plateau_factor has to lie between 0 and 1, plateau_patience be at least 1")
+        if not 0 < self.plateau_factor < 1:
+            raise ValueError("plateau_factor has to lie between 0 and 1")
+        if self.plateau_patience < 1:
+            raise ValueError("plateau_patience has to be at least 1")
 
 
 @config

@@ -99,7 +99,7 @@ class RunFolder:
         return read_json(file) if file.is_file() else {}
 
     def write_status(self, state: str, **fields: Any) -> None:
-        """Write ``status.json``: running, finished or failed, with a heartbeat."""
+        """Write ``status.json``: running, finished, interrupted or failed, with a heartbeat."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(self.path / "status.json", {"state": state, "heartbeat": now, **fields})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from ssm_core.plugin import registry
 from ssm_core.plugin.errors import UserError
 from ssm_core.run.config import RunConfig, layered
 from ssm_core.run.folder import RunFolder
+
+
+class Misfit(UserError):
+    """Weights that do not fit a model, by name or by shape."""
 
 
 def load(
@@ -42,7 +46,16 @@ def load(
     _, build = registry.builder("task", config.task.name)
     with torch.random.fork_rng(devices=[]):
         model = build_for_task(config, build(config.task.config))
-    load_weights(model, folder.checkpoint(which) / "model.safetensors")
+    try:
+        load_weights(model, folder.checkpoint(which) / "model.safetensors")
+    except Misfit as error:
+        if not overrides:
+            raise
+        said = ", ".join(sorted(_assignments(overrides)))
+        raise Misfit(
+            f"with {said} the model is not the one that was trained: {error.what}",
+            "leave out settings that change the model; weights are read as they are",
+        ) from None
     return model.eval(), config
 
 
@@ -119,12 +132,20 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _fitting(own: Mapping[str, Tensor], weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    wrong = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    wrong = sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
     for names, what in (
         (missing, "lacks"),
         (extra, "has, unlike the model,"),
         (wrong, "has in another shape"),
     ):
         if names:
-            raise UserError(f"{file} {what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
+            raise Misfit(f"{file} {what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
     return weights
+
+
+def _assignments(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _assignments(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={value}"

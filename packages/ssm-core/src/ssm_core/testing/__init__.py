@@ -9,7 +9,8 @@
         config = {"state_size": 4}
 
 The same for add-ons (:class:`AddonSuite`, ``addon = "mine"``) and tasks (:class:`TaskSuite`, ``task = "mine"``). They
-need pytest and hypothesis (``pip install ssm-core[testing]``). How many cases are drawn follows the hypothesis profile.
+need pytest and hypothesis (``uv pip install 'ssm-core[testing]'``). How many cases are drawn follows the hypothesis
+profile.
 """
 
 from __future__ import annotations

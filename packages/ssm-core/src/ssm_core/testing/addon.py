@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssm_core.compose import Addon, Slots, whole
+from ssm_core.compose import Addon, Slots, of_addons, whole
 from ssm_core.model import build_stack
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, UserError
@@ -126,6 +126,22 @@ class AddonSuite(MixerSuite):
         mixer = self.round_tiny(layer, [other, mine])
         assert not isinstance(mixer, Other)
         assert any(isinstance(part, Other) for part in mixer.modules())
+
+    def test_what_it_goes_round_is_named_inner(self) -> None:
+        """So weights of a run without the add-on find their place, and only the add-on's own count as new."""
+        self._once()
+        mixer = self.round_tiny(self.layer(self.widths[-1], True), [self.active()])
+        wrapped = {
+            id(value)
+            for part in mixer.modules()
+            if isinstance(part, TinyMixer)
+            for value in part.parameters()
+        }
+        own = of_addons(mixer)
+        for name, value in mixer.named_parameters():
+            assert (name in own) == (id(value) not in wrapped), (
+                f"{name}: an add-on keeps what it goes round, and nothing else, as 'inner'"
+            )
 
     def test_side_inputs_reach_the_inner_mixer(self) -> None:
         """Tensors that come beside x are passed on, or resampled with it; never dropped."""

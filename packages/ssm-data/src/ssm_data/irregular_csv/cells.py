@@ -89,7 +89,7 @@ class Column:
             try:
                 out[place] = read(cell.strip())
             except ValueError:
-                what = f"{self.name} is {cell.strip()!r}, {reason(cell.strip())}"
+                what = f"{self.name} is {cell.strip()[:40]!r}, {reason(cell.strip())}"
                 raise wrong(self.path, int(lines[place]), what) from None
         return out
 

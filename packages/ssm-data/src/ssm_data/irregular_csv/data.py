@@ -21,6 +21,7 @@ from ssm_data.irregular_csv.spec import IrregularCsvConfig
 from ssm_data.irregular_csv.table import wrong
 from ssm_data.series.facts import Facts, median_gap, scale
 from ssm_data.series.split import SeriesSplit, chosen
+from ssm_data.sources import counted
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,8 @@ def _facts(
 def _told(config: IrregularCsvConfig, path: Path, table: Table, facts: Facts) -> str:
     cut = f"by {config.split_column}" if config.split_column else f"by seed {config.seed}"
     unit = "as the knob says" if config.unit else "the training split's median gap"
+    rows = counted(len(table.times), "row")
     return (
-        f"{path}, sha256 {files.sha256(path)}: {len(table.ids)} series, {len(table.times)} rows, split {cut}; "
+        f"{path}, sha256 {files.sha256(path)}: {len(table.ids)} series, {rows}, split {cut}; "
         f"a step is {facts.unit:.9g}, {unit}"
     )

@@ -153,7 +153,7 @@ def _parts(path: Path, column: str, cells: Sequence[str], lines: NDArray[np.int6
     out = np.array([known.get(cell.strip(), -1) for cell in cells], np.int64)
     if (out < 0).any():
         place = int(np.argmax(out < 0))
-        raise wrong(path, int(lines[place]), f"{column} is {cells[place]!r}, not {', '.join(SPLITS)}")
+        raise wrong(path, int(lines[place]), f"{column} is {cells[place][:40]!r}, not {', '.join(SPLITS)}")
     return out
 
 

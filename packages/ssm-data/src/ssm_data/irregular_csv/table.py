@@ -8,6 +8,7 @@ import gzip
 import io
 import itertools
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -20,6 +21,12 @@ from ssm_core.protocols import Progress
 
 ROWS = 1 << 13
 """Rows of a block: few enough for the processor's cache, which is worth a factor of two."""
+
+LONGEST = 1 << 24
+"""Characters of the longest line that is read: a file without line ends would else fill the memory."""
+
+NAMED = 20
+"""Most columns that a message names."""
 
 
 class Block(NamedTuple):
@@ -69,7 +76,7 @@ def blocks(
         names = _header(path, reader)
         for name in wanted:
             if name not in names:
-                raise wrong(path, 1, f"there is no column '{name}'; {did_you_mean(name, names)}")
+                raise wrong(path, 1, f"there is no column '{name}'; {did_you_mean(name, names[:NAMED])}")
         seen = 0
         while True:
             before = reader.line_num
@@ -106,7 +113,8 @@ def _whole(
     rows, lines, sizes = [rows[i] for i in full], lines[full], sizes[full]
     if (sizes != len(names)).any():
         row = int(np.argmax(sizes != len(names)))
-        raise wrong(path, int(lines[row]), f"{sizes[row]} columns, not {len(names)} ({', '.join(names)})")
+        named = ", ".join(names[:NAMED]) + (", ..." if names[NAMED:] else "")
+        raise wrong(path, int(lines[row]), f"{sizes[row]} columns, not {len(names)} ({named})")
     return rows, lines
 
 
@@ -114,7 +122,7 @@ def _header(path: Path, reader: Any) -> list[str]:
     names = [cell.strip() for cell in next(reader, [])]
     if not any(names):
         raise wrong(path, 0, "the file is empty" if not names else "the first line names no columns")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise wrong(path, 1, f"the column '{twice[0]}' is named twice")
     return names
@@ -127,11 +135,20 @@ def _reader(path: Path, delimiter: str) -> Iterator[Any]:
     try:
         with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw as unpacked:
             file = io.TextIOWrapper(cast("BinaryIO", unpacked), encoding="utf-8-sig", newline="")
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            reader = csv.reader(_bounded(path, file), delimiter=delimiter, strict=True)
             yield reader
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         line = reader.line_num if reader else 0
         raise _told(path, line, error) from error
+
+
+def _bounded(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
+    number = 0
+    while line := file.readline(LONGEST + 1):
+        number += 1
+        if len(line) > LONGEST:
+            raise wrong(path, number, f"a line of more than {LONGEST} characters")
+        yield line
 
 
 def _told(path: Path, line: int, error: Exception) -> UserError:

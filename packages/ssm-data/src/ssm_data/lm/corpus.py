@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
-import logging
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
@@ -17,11 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssm_core.plugin.errors import UserError
-from ssm_core.protocols import Progress
-from ssm_data.files import hashed
 from ssm_data.lm.tokenizer import between_characters
-
-log = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
 """Bytes read at once."""
@@ -48,21 +41,6 @@ class Dealt(NamedTuple):
     split: str
     text: bytes
     begins: bool
-
-
-@dataclass(frozen=True)
-class TextFile:
-    """A file as it was found.
-
-    Attributes:
-        path: Where it lies.
-        size: Bytes of text, unpacked.
-        sha256: Hash of the text.
-    """
-
-    path: Path
-    size: int
-    sha256: str
 
 
 def find_files(path: Path, patterns: str, task: str) -> list[Path]:
@@ -103,7 +81,7 @@ def read_blocks(file: Path) -> Iterator[bytes]:
     """
     done = 0
     try:
-        with _opened(file) as stream:
+        with opened(file) as stream:
             while block := stream.read(BLOCK):
                 done += len(block)
                 yield block
@@ -114,50 +92,11 @@ def read_blocks(file: Path) -> Iterator[bytes]:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from None
 
 
-def _opened(file: Path) -> BufferedReader | gzip.GzipFile:
+def opened(file: Path) -> BufferedReader | gzip.GzipFile:
+    """Open a file for reading its bytes; a name ending in .gz is unpacked."""
     if file.suffix == ".gz":
         return gzip.open(file, "rb")
     return file.open("rb")
-
-
-def survey(files: Sequence[Path], task: str, progress: Progress | None = None) -> list[TextFile]:
-    """Return size and hash of files, reading each once; empty ones are left out.
-
-    Args:
-        files: The files.
-        task: Name of the task, for messages.
-        progress: Told of the bytes done; of packed files the total is not known before the end.
-
-    Raises:
-        UserError: If one cannot be read, or all are empty.
-    """
-    found, done = [], 0
-    total = sum(file.stat().st_size for file in files) if progress else 0
-    for file in files:
-        digest, size = hashlib.sha256(), 0
-        for block in read_blocks(file):
-            digest.update(block)
-            size += len(block)
-            done += len(block)
-            if progress:
-                progress(f"{task} data: hashing", done, max(done + 1, total))
-        found.append(TextFile(file, size, digest.hexdigest()))
-    if progress:
-        progress(f"{task} data: hashing", done, done)
-    full = [file for file in found if file.size]
-    if not full:
-        raise UserError(
-            f"{task}: {files[0]} is empty" + (", and so is every other file" if files[1:] else "")
-        )
-    if len(full) < len(found):
-        log.warning("%s: %d of %d files are empty and left out", task, len(found) - len(full), len(found))
-    return full
-
-
-def told(files: Sequence[TextFile]) -> str:
-    """Return the words on size and hash of texts, which tell them from others wherever they lie."""
-    packed = " unpacked" if any(file.path.suffix == ".gz" for file in files) else ""
-    return f"{sum(file.size for file in files)} bytes{packed}, {hashed([file.sha256 for file in files])}"
 
 
 def whole_files(files: Iterable[Path]) -> Iterator[Block]:

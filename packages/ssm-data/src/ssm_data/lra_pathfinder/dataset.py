@@ -95,7 +95,7 @@ def _files(
     progress: Progress | None,
 ) -> dict[str, PixelSplit]:
     rows = reader.listed(folder, config.expected_rows)
-    told = f"files of the official release's layout, {len(rows)} pictures: {folder}"
+    told = f"files of the official release's layout, {sources.counted(len(rows), 'picture')}: {folder}"
     blocks = _blocks("files", len(rows), BLOCK_BYTES["read"] // resolution**2)
 
     def make(missing: list[str]) -> Iterator[tuple[str, Mapping[str, NDArray], str]]:

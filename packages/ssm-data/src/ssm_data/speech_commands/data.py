@@ -16,6 +16,7 @@ from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Progress
 from ssm_data import cache, files
 from ssm_data.series.split import held_out
+from ssm_data.sources import counted
 from ssm_data.speech_commands.blob import OFFICIAL, READER, collect, scratch
 from ssm_data.speech_commands.find import Origin, find
 from ssm_data.speech_commands.spec import RATE, TEN, SpeechCommandsConfig
@@ -141,9 +142,8 @@ def _clips(config: SpeechCommandsConfig, origin: Origin, progress: Progress | No
             arrays, words = collect(origin, work, progress)
             found = len(arrays["targets"])
             size = "" if found == OFFICIAL else f"; NOT the official number of clips, {OFFICIAL}"
-            told = (
-                f"{origin.path}, {found} clips, content sha256 {cache.content_hash(arrays['values'])}{size}"
-            )
+            content = cache.content_hash(arrays["values"])
+            told = f"{origin.path}, {counted(found, 'clip')}, content sha256 {content}{size}"
             log.info("speech-commands: %s", told)
             yield "clips", {**arrays, "words": np.frombuffer(json.dumps(words).encode(), np.uint8)}, told
 

@@ -15,8 +15,10 @@ from ssm_data import cache
 from ssm_data.lm import corpus
 from ssm_data.lm.corpus import Block, Dealt
 from ssm_data.lm.packing import TokenizerPlace, obtain_tokenizer, pack
+from ssm_data.lm.survey import survey, told
 from ssm_data.lm.text import learning, sampled_lines
 from ssm_data.lm.tokenizer import train_bpe
+from ssm_data.sources import counted
 from ssm_data.text_lm.spec import TextLMConfig
 
 TASK = "text-lm"
@@ -66,8 +68,8 @@ def load(
 
     def provenance(name: str, arrays: Mapping[str, NDArray]) -> str:
         n, documents = len(arrays["tokens"]), len(arrays["documents"]) - 1
-        cut = f"{name} split by {config.split_by}: {documents} documents, {n} tokens at {config.level} level"
-        return f"{found.words}; {cut}"
+        held = f"{counted(documents, 'document')}, {counted(n, 'token')} at {config.level} level"
+        return f"{found.words}; {name} split by {config.split_by}: {held}"
 
     place = TokenizerPlace("byte")
     if config.level == "bpe":
@@ -89,14 +91,15 @@ def find(config: TextLMConfig, progress: Progress | None = None) -> Found:
     """
     if config.path is None:
         return help_texts()
-    files = corpus.survey(corpus.find_files(config.path, config.pattern, TASK), TASK, progress)
+    there = corpus.find_files(config.path, config.pattern, TASK)
+    files = survey(there, TASK, cache.root(config.cache), progress)
     paths = [file.path for file in files]
     cut = corpus.between_blank_lines if config.documents == "blank_lines" else corpus.whole_files
     return Found(
         blocks=lambda: cut(paths),
         size=sum(file.size for file in files),
         identity={"files": [[file.sha256, file.size] for file in files]},
-        words=f"{len(files)} local {'files' if files[1:] else 'file'}, {corpus.told(files)}",
+        words=f"{counted(len(files), 'local file')}, {told(files)}",
         place=str(config.path.expanduser().absolute()),
     )
 

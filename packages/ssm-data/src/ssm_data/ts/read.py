@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_data.ts.header import Header, lines, read_header, wrong
+from ssm_data.ts.numbers import numbers
 from ssm_data.ts.times import pairs, together
 
 READER = 1
 """Raised when the arrays from the same files change."""
 
-LARGEST = float(np.finfo(np.float32).max)
-
-OUTSIDE_BRACKETS = re.compile(r":(?![^()]*\))")
-"""What stands between channels; times of day have colons too."""
+OUTSIDE_BRACKETS = re.compile(r":(?![^()]{0,64}\))")
+"""What stands between channels; times of day have colons too. No pair is longer: to look on to the end of the
+line at each of its colons could take for ever."""
 
 
 class Series(NamedTuple):
@@ -79,43 +78,7 @@ def _plain(fields: list[str]) -> NDArray[np.float32]:
 
 
 def _stamped(fields: list[str]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    found = [pairs(text, f"channel {i}") for i, text in enumerate(fields, 1)]
-    columns = [(times, numbers(",".join(words), f"channel {i}")) for i, (times, words) in enumerate(found, 1)]
-    return together(columns)
-
-
-def numbers(text: str, whose: str) -> NDArray[np.float32]:
-    """Return numbers separated by commas, NaN for ``?``: float32 (L,).
-
-    Raises:
-        ValueError: If there is none, or one is no finite number; it says which.
-    """
-    expected = text.count(",") + 1
-    if "?" not in text:
-        with warnings.catch_warnings(action="error", category=DeprecationWarning):
-            try:  # several times as fast as word by word
-                found = np.fromstring(text, sep=",")
-            except (ValueError, DeprecationWarning):
-                found = np.zeros(0)
-        if len(found) == expected and (np.abs(found) <= LARGEST).all():
-            return found.astype(np.float32)
-    return np.array(
-        [_number(word.strip(), i, whose) for i, word in enumerate(text.split(","), 1)], np.float32
-    )
-
-
-def _number(word: str, place: int, whose: str) -> float:
-    if word == "?" or word.lower() == "nan":
-        return np.nan
-    try:
-        value = float(word)
-        if not abs(value) <= LARGEST or "_" in word:
-            raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"value {place} of {whose} is {word!r}, not a finite number (of float32) or ?"
-        ) from None
-    return value
+    return together([pairs(text, f"channel {i}") for i, text in enumerate(fields, 1)])
 
 
 def _label(word: str, header: Header) -> str:
@@ -125,7 +88,7 @@ def _label(word: str, header: Header) -> str:
                 return word
         except ValueError:
             pass
-        raise ValueError(f"the row ends with {word!r}, not with the number that is asked for")
+        raise ValueError(f"the row ends with {word[:40]!r}, not with the number that is asked for")
     if word not in header.classes:
-        raise ValueError(f"the label {word!r} is none of the head's: {', '.join(header.classes)}")
+        raise ValueError(f"the label {word[:40]!r} is none of the head's: {', '.join(header.classes)}")
     return word

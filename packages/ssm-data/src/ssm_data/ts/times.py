@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-PAIR = re.compile(r"\(([^(),]*),([^(),]*)\)")
-LIST = re.compile(rf"{PAIR.pattern}(,{PAIR.pattern})*")
+from ssm_data.ts.numbers import of_words, quick
+
+MARKS = b"(),"
+REST = bytes(set(range(256)) - set(MARKS))
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def pairs(text: str, whose: str) -> tuple[NDArray[np.float64], list[str]]:
-    """Return times (L,) and the words of the values of ``(time,value),(time,value)``.
+def pairs(text: str, whose: str) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Return times and values (L,) of ``(time,value),(time,value)``.
 
     Raises:
-        ValueError: If it is no such list, or times do not increase.
+        ValueError: If it is no such list, times do not increase, or a value is no number.
     """
     text = text.strip()
-    if not LIST.fullmatch(text):
+    marks = text.encode().translate(None, delete=REST) + b","
+    count = len(marks) // 4
+    between = text.count("),(")  # nothing else stands between two pairs, nor before and behind them
+    if not (marks == b"(,)," * count and between == count - 1 and text[0] + text[-1] == "()"):
         raise ValueError(f"{whose} is not (time,value),(time,value)... but {text[:40]!r}")
-    found = PAIR.findall(text)
-    times = np.array([seconds(word) for word, _ in found])
+    flat = text[1:-1].replace("),(", ",")
+    found = quick(flat)
+    if found is not None and not np.isnan(found[::2]).any():
+        times, values = found[::2], found[1::2].astype(np.float32)
+    else:
+        words = flat.split(",")
+        times, values = np.array([seconds(word) for word in words[::2]]), of_words(words[1::2], whose)
     late = np.flatnonzero(np.diff(times) <= 0)
     if len(late):
-        place = int(late[0]) + 1
-        raise ValueError(
-            f"the times of {whose} do not increase: {found[place][0]!r} follows {found[place - 1][0]!r}"
-        )
-    return times, [word for _, word in found]
+        before, after = flat.split(",")[2 * int(late[0]) :: 2][:2]
+        raise ValueError(f"the times of {whose} do not increase: {after[:40]!r} follows {before[:40]!r}")
+    return times, values
 
 
 def seconds(word: str) -> float:
@@ -48,7 +55,7 @@ def seconds(word: str) -> float:
         try:
             date = datetime.fromisoformat(word)
         except ValueError:
-            raise ValueError(f"{word!r} is neither a number nor an ISO date") from None
+            raise ValueError(f"{word[:40]!r} is neither a number nor an ISO date") from None
         return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - EPOCH).total_seconds()
     if not np.isfinite(value):
         raise ValueError(f"the time {word!r} is not finite")

@@ -15,9 +15,11 @@ from ssm_data import cache, sources
 from ssm_data.lm import corpus
 from ssm_data.lm.corpus import Block, Dealt
 from ssm_data.lm.packing import SPLITS, TokenizerPlace, obtain_tokenizer, pack
+from ssm_data.lm.survey import survey, told
 from ssm_data.lm.text import learning, sampled_lines
 from ssm_data.lm.tokenizer import train_bpe
 from ssm_data.lm.words import learn_words
+from ssm_data.sources import counted
 from ssm_data.wikitext103.spec import WikiText103Config
 
 TASK = "wikitext103"
@@ -79,7 +81,7 @@ def load(
     def provenance(name: str, arrays: Mapping[str, NDArray]) -> str:
         n, articles = len(arrays["tokens"]), len(arrays["documents"]) - 1
         text = f", {name}: {found.texts[name]}" if found.texts else ""
-        said = f"{found.words}{text}; {articles} articles, {n} tokens at {config.level} level"
+        said = f"{found.words}{text}; {counted(articles, 'article')}, {counted(n, 'token')} at {config.level} level"
         if config.level != "word" or config.text != "tokens":
             return said
         return f"{said}; {'the' if n == PUBLISHED[name] else 'NOT the'} published number of words"
@@ -111,14 +113,15 @@ def find_local(config: WikiText103Config, progress: Progress | None = None) -> F
         if folder is None:
             continue
         paths = {split: folder / name for split, name in names.items()}
-        files = {split: corpus.survey([path], TASK, progress)[0] for split, path in paths.items()}
+        base = cache.root(config.cache)
+        files = {split: survey([path], TASK, base, progress)[0] for split, path in paths.items()}
         cache.log.info("wikitext103: the text is that of %s", folder)
         return Found(
             blocks=lambda split, paths=paths: corpus.read_blocks(paths[split]),
             identity={"files": {split: file.sha256 for split, file in files.items()}},
             words=f"local files {layout.format('{train,valid,test}')}",
             size=sum(file.size for file in files.values()),
-            texts={split: corpus.told([file]) for split, file in files.items()},
+            texts={split: told([file]) for split, file in files.items()},
             place=str(folder),
         )
     wanted = " or ".join(layout.format("{train,valid,test}") for layout in LAYOUTS[config.text])

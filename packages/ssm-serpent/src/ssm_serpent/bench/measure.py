@@ -17,7 +17,7 @@ from ssm_serpent.bench.parts import Function, Parts, leaves, parts
 from ssm_serpent.bench.spec import SerpentBenchConfig
 
 _CHECKED = 96
-"""Steps of the check."""
+"""Steps of the check, or as many as a window holds."""
 
 
 def measure(config: SerpentBenchConfig) -> Result:
@@ -59,7 +59,7 @@ def _stage(
     config: SerpentBenchConfig, stage: Parts, given: list[Tensor], device: torch.device
 ) -> list[dict[str, Any]]:
     """Return one row a contender."""
-    exact = _values(stage.direct, leaves(config, 2, min(_CHECKED, config.length), torch.float64))
+    exact = _values(stage.direct, leaves(config, 2, _checked(config), torch.float64))
     hands = {"ours": stage.ours} | ({"direct": stage.direct} if config.direct else {})
     errors = {who: _error(config, function, exact) for who, function in hands.items()}
     right = {who: function for who, function in hands.items() if errors[who] <= TOLERANCE["ours"]}
@@ -96,9 +96,13 @@ def _long(config: SerpentBenchConfig, stage: Parts, block_ms: float, device: tor
     }
 
 
+def _checked(config: SerpentBenchConfig) -> int:
+    return max(min(_CHECKED, config.length), config.window)
+
+
 def _error(config: SerpentBenchConfig, function: Function, exact: list[Tensor]) -> float:
     """Return the largest error of output and gradients in float32, relative to the largest value in float64."""
-    found = _values(function, leaves(config, 2, min(_CHECKED, config.length), torch.float32))
+    found = _values(function, leaves(config, 2, _checked(config), torch.float32))
     if any(x.shape != e.shape for x, e in zip(found, exact, strict=True)):
         return float("1e9")  # another number of points: JSON knows no infinity
     errors = (

@@ -17,7 +17,7 @@ class SerpentBenchConfig:
         window: Tokens W that a point is made of.
         basis: Basis functions G of a distance.
         state_size: State size N of the branches' state-space model.
-        compression: Smallest interval kappa; random intervals keep about (1 + 3 kappa) / 3.5 of the tokens.
+        compression: Smallest interval kappa; random intervals keep about 0.3 + 0.7 kappa of the tokens.
         long: Length of the one row whose time a token is compared; 0 leaves that out.
         direct: Also run the direct reading, whose tables take some gigabytes at the default size.
         repeats: Timed rounds; contenders take turns within each, slow ones in three.
@@ -43,6 +43,11 @@ class SerpentBenchConfig:
         sizes = self.batch, self.length, self.window, self.basis, self.repeats
         if min(sizes) < 1 or min(self.long, self.threads) < 0:
             raise ValueError("sizes and repeats must be at least 1, long and threads at least 0")
+        if self.length < self.window:
+            raise ValueError(
+                f"length {self.length} is less than window {self.window}: the direct reading takes the W tokens "
+                "nearest to each point, so give rows of as many"
+            )
         if self.width < 2 or self.width % 2 or self.state_size < 2 or self.state_size % 2:
             raise ValueError("width (two branches) and state_size (conjugate pairs) must be even, at least 2")
         if not 0 < self.compression <= 1:

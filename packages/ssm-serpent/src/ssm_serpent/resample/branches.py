@@ -30,6 +30,9 @@ class Branch:
         points: Number of points.
         events: For each point that the times reach, the place in ``elements`` at which it is finished, counted from 0.
             The last point may be beyond the end, where points are made of the nearest elements.
+        window: Slots W of a window.
+        windows: For each point, [start, end) of the places in ``elements`` that it is made of: at most W, and not what
+            lies between two events, unless that is as long.
         reads: For each element the point that it reads back, counted from 1; 0 is none.
     """
 
@@ -41,6 +44,8 @@ class Branch:
     times: list[float]
     points: int
     events: list[int]
+    window: int
+    windows: list[tuple[int, int]]
     reads: list[int]
 
     @property
@@ -52,6 +57,25 @@ class Branch:
     def beyond(self) -> str:
         """That a point is beyond the end, in words; nothing if none is."""
         return " (one point beyond the end)" if self.points > len(self.events) else ""
+
+    @property
+    def told(self) -> str:
+        """What its points are made of, in words."""
+        alone = sum(held is None for held in self.holders())
+        left = f", {alone} of the elements in none" if alone else ""
+        return f"windows of {self.window}{left}"
+
+    def holders(self) -> list[tuple[int, int] | None]:
+        """Return for each element the first and the last point that are made of it, counted from 1; None if none is.
+
+        Windows begin and end in order, so those that hold an element are consecutive.
+        """
+        held: list[tuple[int, int] | None] = [None] * len(self.elements)
+        for point, (start, end) in enumerate(self.windows, 1):
+            for place in range(start, end):
+                first, _ = held[place] or (point, point)
+                held[place] = first, point
+        return held
 
     def segments(self) -> Iterator[tuple[int, int]]:
         """Yield [start, end) of the elements between one event and the next, and last of those after all events."""
@@ -104,6 +128,8 @@ def _branches(layer: int, whose: str, module: Any, call: Call) -> Iterator[Branc
         spans, index, count = trace.spans, trace.index, len(places)
         points, ticks = int(index.count_b[0]), spans.times_bl[0].tolist()
         events = [e for k, e in enumerate(index.event_bk[0, :points].tolist(), 1) if ticks[e] >= k * TICKS]
+        inside = index.inside_bkw[0, :points]
+        starts = (index.start_bk[0, :points] + inside.int().argmax(1)).tolist()
         yield Branch(
             layer=layer,
             name=f"{trace.branch}{whose}",
@@ -113,5 +139,7 @@ def _branches(layer: int, whose: str, module: Any, call: Call) -> Iterator[Branc
             times=(spans.times_bl[0, :count].double() / TICKS).tolist(),
             points=points,
             events=events,
+            window=inside.shape[1],
+            windows=[(start, start + n) for start, n in zip(starts, inside.sum(1).tolist(), strict=True)],
             reads=index.point_bl[0, :count].tolist(),
         )

@@ -74,6 +74,7 @@ def _row(branch: Branch) -> dict[str, Any]:
         "tokens": count,
         "points": points,
         "compression": points / count if count else None,
+        "in no window": sum(held is None for held in branch.holders()),
         "mean interval": sum(branch.intervals) / count if count else None,
         "min": min(branch.intervals, default=None),
         "max": max(branch.intervals, default=None),
@@ -103,15 +104,27 @@ def _charts(branches: Sequence[Branch]) -> list[Chart]:
             )
             for one in there
         ]
+        times += [_windows(one) for one in there]
         charts.append(
             Chart(
-                title=f"layer {layer}: running time, and where points are finished",
+                title=f"layer {layer}: running time, points and their windows",
                 curves=times,
                 x_label="element",
                 y_label="time (grid spacings)",
             )
         )
     return charts
+
+
+def _windows(branch: Branch) -> Curve:
+    """Return a bar for each point at its height, over the elements that it is made of."""
+    x: list[float] = []
+    y: list[float | None] = []
+    for point, (start, end) in enumerate(branch.windows, 1):
+        if start < end:
+            x += [branch.elements[start] - 0.5, *[branch.elements[end - 1] + 0.5] * 2]
+            y += [point, point, None]
+    return Curve(label=f"windows of branch {branch.name}", x=x, y=y, same_as=_label(branch))
 
 
 def _label(branch: Branch) -> str:

@@ -16,15 +16,21 @@ p.about { margin: 0 0 0.4em; color: #555; }
 div.elements { font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere;
   border: 1px solid #ccc; padding: 0.6em; line-height: 1.9; }
 div.elements span { padding: 0.1em 0; }
+div.elements span.none { color: #666; text-decoration: line-through; }
 div.elements b { border-right: 2px solid #1f4fa3; margin: 0 1px; padding: 0.25em 0; }
+details { margin: 0.4em 0; }
+details code { white-space: pre-wrap; overflow-wrap: anywhere; background: #f2f2f2; padding: 0.1em 0.2em; }
 span.key { display: inline-block; width: 1.4em; height: 0.9em; border: 1px solid #ccc; }
 """
 
 ABOUT = (
     "Each element is coloured by the interval that the branch gives it, from the shortest of the branch to the "
     "longest. A stroke stands where the running time passes a multiple of the grid's spacing: the element before it "
-    "finishes a point. Elements between two strokes are what a point sums up; its window may reach further. Hold the "
-    "pointer over an element for its numbers."
+    "finishes a point. A point is not made of the elements between two strokes but of those in its window, which are "
+    "listed under each branch: the last ones up to the stroke where points are causal, the nearest on both sides of "
+    "the point where they look ahead. So windows may share elements, and leave some out: an element in no window is "
+    "crossed out, and only its interval counts. Hold the pointer over an element for its numbers, the points that are "
+    "made of it, and the point that it reads back."
 )
 
 
@@ -58,24 +64,50 @@ def _section(branch: Branch, texts: Sequence[str] | None) -> str:
         numbers = f", {points / count:.3f} of them. Intervals {low:.3f} {key} {high:.3f}"
     return (
         f"<h2>{escape(branch.title)}, kappa {branch.kappa:g}</h2>\n"
-        f'<p class="about">{points} points of {count} elements{branch.beyond}{numbers}</p>\n'
-        f'<div class="elements">{_elements(branch, texts)}</div>'
+        f'<p class="about">{points} points of {count} elements{branch.beyond}{numbers}; {branch.told}</p>\n'
+        f'<div class="elements">{_elements(branch, texts)}</div>\n{_points(branch, texts)}'
     )
 
 
 def _elements(branch: Branch, texts: Sequence[str] | None) -> str:
-    ends, shades = set(branch.events), steps(branch.intervals)
-    out, point = [], 1
+    ends, shades, holders = set(branch.events), steps(branch.intervals), branch.holders()
+    out = []
     for place, element in enumerate(branch.elements):
+        held, read = holders[place], branch.reads[place]
         told = (
             f"element {element}, interval {branch.intervals[place]:.4f}, time {branch.times[place]:.3f}, "
-            f"part of point {point}, reads {branch.reads[place] or 'none'}"
+            f"{_held(held)}, reads {f'point {read}' if read else 'no point'}"
         )
-        out.append(f'<span class="s{shades[place]}" title="{told}">{_content(texts, element)}</span>')
+        shade = f"s{shades[place]}" + ("" if held else " none")
+        out.append(f'<span class="{shade}" title="{told}">{_content(texts, element)}</span>')
         if place in ends:
             out.append("<b></b>")
-            point += 1
     return "".join(out)
+
+
+def _held(held: tuple[int, int] | None) -> str:
+    if held is None:
+        return "in no window"
+    first, last = held
+    return (
+        f"in the window of point {first}" if first == last else f"in the windows of points {first} to {last}"
+    )
+
+
+def _points(branch: Branch, texts: Sequence[str] | None) -> str:
+    """Return the points in a list that opens, each with the elements it is made of."""
+    rows = []
+    for start, end in branch.windows:
+        held = branch.elements[start:end]
+        content = "".join(_content(texts, element) for element in held)
+        rows.append(
+            f"<li><code>{content}</code> (elements {held[0]} to {held[-1]})</li>" if held else "<li></li>"
+        )
+    return (
+        f"<details><summary>The elements of each point</summary>\n<ol>{''.join(rows)}</ol></details>"
+        if rows
+        else ""
+    )
 
 
 def _content(texts: Sequence[str] | None, element: int) -> str:

@@ -46,4 +46,5 @@ SPEC = ProbeSpec(
     summary="intervals, points and merged elements of one sequence, layer by layer, branch by branch",
     config=ResampleConfig,
     build="ssm_serpent.resample.measure:probe",
+    flags=("text", "index"),
 )

@@ -167,7 +167,10 @@ def _state(run: RunFolder | None) -> str:
         return "not begun"
     status = _status(run)
     reason = str(status.get("reason", "")).splitlines()
-    return f"{status.get('state', 'begun')}{': ' + reason[0] if reason else ''}"
+    state = status.get("state", "begun")
+    if reason and reason[0].startswith(state):  # interrupted by what
+        return reason[0]
+    return f"{state}{': ' + reason[0] if reason else ''}"
 
 
 def _parameters(run: RunFolder) -> int | None:

@@ -20,8 +20,9 @@ from ssm_train.study.plan import key
 def main(order: str, answer: str) -> None:
     """Do what an order file says and write the answer; the entry of a child process.
 
-    The order is ``{study, job, config, conditions}``, the first two being folders; the answer ``{run}``, ``{error}``,
-    or ``{busy}`` if another process has the job. How long a whole run took is kept in the job's folder.
+    The order is ``{study, job, config, conditions}``, the first two being folders; the answer ``{run}``,
+    ``{error, interrupted}``, or ``{busy}`` if another process has the job. How long a whole run took is kept in the
+    job's folder.
     """
     wanted = json.loads(Path(order).read_text())
     lock = lock_of(Path(wanted["job"]))  # by name: a lock that nothing refers to frees itself
@@ -31,9 +32,9 @@ def main(order: str, answer: str) -> None:
         _tell(answer, {"busy": True})
         return
     from ssm_core.plugin.errors import UserError
-    from ssm_train.errors import TrainingFailed
+    from ssm_train.errors import RunInterrupted, TrainingFailed
 
-    began, done = time.monotonic(), {}
+    began, done = time.monotonic(), dict[str, Any]()
     try:
         run, whole = _train(wanted)
         done = {"run": str(run)}
@@ -42,7 +43,7 @@ def main(order: str, answer: str) -> None:
             took = {"seconds": time.monotonic() - began}
             Path(wanted["job"], "took.json").write_text(json.dumps(took))
     except (TrainingFailed, UserError) as error:
-        done["error"] = str(error)
+        done |= {"error": str(error), "interrupted": isinstance(error, RunInterrupted)}
     _tell(answer, done)
     sys.exit("error" in done)
 

@@ -115,7 +115,8 @@ class _Study:
         if piece.child.error and not self.outcome.interrupted:
             self.outcome.failed[piece.job.name] = f"{piece.child.error}\n  its log: {piece.child.log}"
         took = duration(time.monotonic() - piece.began)
-        said = f"failed: {piece.child.error}" if piece.child.error else f"done in {took}"
+        error = piece.child.error if piece.child.answer.get("interrupted") else f"failed: {piece.child.error}"
+        said = error if piece.child.error else f"done in {took}"
         self.display.say(f"{piece.job.name}: {said}")
         self.told()
 

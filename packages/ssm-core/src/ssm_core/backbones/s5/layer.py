@@ -7,10 +7,10 @@ Lambda (N,), B (N, H), C (H, N), D (H,), Delta = exp(log_step) (N,).
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ssm_core.backbones.s5.spec import S5Config
 from ssm_core.block import ResidualBlock
@@ -18,8 +18,11 @@ from ssm_core.compose import whole
 from ssm_core.discretize import discretize
 from ssm_core.gaps import check_shapes, effective_gaps
 from ssm_core.hippo import block_diagonal_start
+from ssm_core.lti import equal_steps, refuse
 from ssm_core.ops import diagonal_ssm, linear_scan
+from ssm_core.ops.diagonal_ssm import into_states, out_of_states
 from ssm_core.protocols import Block, Hint, LayerInfo, Side, SlotFn, State
+from ssm_core.ragged import flip_valid, gaps_after, last_inputs, over_valid
 from ssm_core.recurrence import Recurrence
 
 
@@ -110,31 +113,22 @@ class S5(nn.Module):
             state: State to go on from (causal layers only).
             x_reverse_bld: Input of the backward direction, if it is to differ (bidirectional layers only).
         """
-        if side:
-            raise ValueError(
-                f"s5 uses no side inputs, but got {sorted(side)}: its B, C and step do not depend on the input"
-            )
-        if self.causal and x_reverse_bld is not None:
-            raise ValueError("x_reverse_bld needs a bidirectional s5: build the model with causal=False")
-        if not self.causal and state:
-            raise ValueError(
-                "a bidirectional s5 carries no state: build the model with causal=True to stream"
-            )
-        check_shapes(x_bld, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl)
+        refuse("s5", self.causal, side, state, x_reverse_bld)
+        wide = torch.promote_types(x_bld.dtype, self.B.dtype)
         with torch.autocast(x_bld.device.type, enabled=False):
-            u = self._valid(x_bld, mask_bl)
-            if not self.causal:
-                u_reverse = u if x_reverse_bld is None else self._valid(x_reverse_bld, mask_bl)
-                return self._both_ways(u, u_reverse, dt_bl, mask_bl, reset_bl).to(x_bld), ()
-            before: dict[str, Tensor] = state or self.init_state(len(u), device=u.device, dtype=u.dtype)
-            gaps, after = None, {}
-            if dt_bl is not None or mask_bl is not None or "gap" in before:
-                pending = before.get("gap", u.new_zeros(len(u)))
-                dt = u.new_ones(u.shape[:2]) if dt_bl is None else dt_bl.to(u)
-                gaps, pending = effective_gaps(dt, mask_bl, reset_bl, pending)
-                after = {} if mask_bl is None and u.shape[1] else {"gap": pending}
-            y_bld, x_bn = self._scan(u, gaps, reset_bl, self.C, self.D, before["x"])
-            return y_bld.to(x_bld), {"x": x_bn, **after}
+            if self.causal:
+                y_bld, after = self._forwards(x_bld.to(wide), dt_bl, mask_bl, reset_bl, state or None)
+            else:
+                y_bld, after = over_valid(
+                    partial(self._both_ways, dt_bl is None),
+                    x_bld.to(wide),
+                    dt_bl=dt_bl,
+                    mask_bl=mask_bl,
+                    reset_bl=reset_bl,
+                    takes_dt=True,
+                    beside={"u_reverse": None if x_reverse_bld is None else x_reverse_bld.to(wide)},
+                )
+        return y_bld.to(x_bld), after
 
     def step(
         self, x_bd: Tensor, *, dt_b: Tensor | None = None, side: Side | None = None, state: State
@@ -150,84 +144,98 @@ class S5(nn.Module):
         self, x_bld: Tensor, *, dt_bl: Tensor | None = None, side: Side | None = None
     ) -> Recurrence:
         """Return exp(Lambda Delta dt), (N,) or with gaps (B, L, N), and gain B u; see :mod:`ssm_core.recurrence`."""
-        step_n, b = self.log_step.exp() * self.config.step_rescale, torch.view_as_complex(self.B)
-        dt = step_n if dt_bl is None else step_n * dt_bl[..., None]
-        a_bar, gain = discretize(self._lambda(), dt, self.config.discretization)
+        a_bar, gain = discretize(self._lambda(), self._steps(dt_bl), self.config.discretization)
+        b = torch.view_as_complex(self.B)
         return Recurrence(a_bar, gain * (x_bld.to(b.dtype) @ b.mT))
+
+    def _forwards(
+        self,
+        u: Tensor,
+        dt_bl: Tensor | None,
+        mask_bl: Tensor | None,
+        reset_bl: Tensor | None,
+        state: State | None,
+    ) -> tuple[Tensor, State]:
+        """Scan in place: a masked element has a gap of 0, a reset one a decay of 0."""
+        check_shapes(u, dt_bl=dt_bl, mask_bl=mask_bl, reset_bl=reset_bl)
+        before: dict[str, Tensor] = state or self.init_state(len(u), device=u.device, dtype=u.dtype)
+        gaps, after = None, {}
+        if mask_bl is not None:
+            u = torch.where(mask_bl[..., None], u, torch.zeros_like(u))
+        if dt_bl is not None or mask_bl is not None or "gap" in before:
+            pending = before.get("gap", u.new_zeros(len(u)))
+            dt = u.new_ones(u.shape[:2]) if dt_bl is None else dt_bl.to(u)
+            gaps, pending = effective_gaps(dt, mask_bl, reset_bl, pending)
+            after = {} if mask_bl is None and u.shape[1] else {"gap": pending}
+        padded = None
+        if dt_bl is None and equal_steps(gaps, None if mask_bl is None else mask_bl.sum(1)):
+            gaps, padded = None, mask_bl
+        y_bld, x_bn = self._scan(u, gaps, padded, reset_bl, before["x"])
+        return y_bld, {"x": x_bn, **after}
 
     def _scan(
         self,
         u_blh: Tensor,
         gaps_bl: Tensor | None,
+        padded_bl: Tensor | None,
         reset_bl: Tensor | None,
-        C: Tensor,
-        D: Tensor | None,
-        x_bn: Tensor | None,
+        x_bn: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        a, b, c = self._lambda(), torch.view_as_complex(self.B), torch.view_as_complex(C)
-        step_n = self.log_step.exp() * self.config.step_rescale
-        dt = step_n if gaps_bl is None else step_n * gaps_bl[..., None]
-        if reset_bl is None:
-            return diagonal_ssm(u_blh, dt, a, b, c, D, x_bn, discretization=self.config.discretization)
-        a_bar, gain = discretize(a, dt, self.config.discretization)
-        a_bar = a_bar.expand(*u_blh.shape[:2], -1).masked_fill(reset_bl[..., None], 0)
-        x_bln, x_bn = linear_scan(a_bar, gain * (u_blh.to(b.dtype) @ b.mT), x_bn)
-        y_blh = 2 * (x_bln @ c.mT).real
-        return (y_blh if D is None else y_blh + D * u_blh), x_bn
+        """Return y (B, L, H) and the last state (B, N): with equal gaps, that before what ``padded_bl`` masks."""
+        if padded_bl is None and reset_bl is None:
+            return self._run(u_blh, gaps_bl, self.C, self.D, x_bn)
+        a = self._lambda()
+        wide = torch.promote_types(u_blh.dtype, a.dtype)
+        b, c = (torch.view_as_complex(weight).to(wide) for weight in (self.B, self.C))
+        a_bar, gain = discretize(a.to(wide), self._steps(gaps_bl), self.config.discretization)
+        bu = into_states(u_blh, gain[:, None] * b) if gaps_bl is None else gain * into_states(u_blh, b)
+        if reset_bl is not None:
+            a_bar = a_bar.expand_as(bu)
+            a_bar = a_bar if padded_bl is None else a_bar.masked_fill(~padded_bl[..., None], 1)
+            a_bar = a_bar.masked_fill(reset_bl[..., None], 0)
+        x_bln, last_bn = linear_scan(a_bar, bu, x_bn.to(wide))
+        if padded_bl is not None and reset_bl is None:  # the last one decayed over the padding
+            last_bn = last_inputs(x_bn.to(wide)[:, None], x_bln, padded_bl.sum(1))[:, 0]
+        return out_of_states(x_bln, c) + self.D * u_blh, last_bn
 
     def _both_ways(
         self,
-        u: Tensor,
-        u_reverse: Tensor,
-        dt_bl: Tensor | None,
-        mask_bl: Tensor | None,
-        reset_bl: Tensor | None,
-    ) -> Tensor:
+        may_be_equal: bool,
+        x_bld: Tensor,
+        *,
+        gaps_bl: Tensor | None,
+        lengths_b: Tensor | None,
+        state: State | None,
+        **beside: Tensor,
+    ) -> tuple[Tensor, State]:
         assert self.C_reverse is not None
         gaps = back = None
-        if dt_bl is not None or mask_bl is not None:
-            dt = u.new_ones(u.shape[:2]) if dt_bl is None else dt_bl.to(u)
-            gaps, _ = effective_gaps(dt, mask_bl, reset_bl, u.new_zeros(len(u)))
-            back = backward_gaps(gaps, mask_bl, reset_bl).flip(1)
-        reset_back = None if reset_bl is None else _shift_left(reset_bl, False).flip(1)
-        y_bld, _ = self._scan(u, gaps, reset_bl, self.C, self.D, None)
-        y_back, _ = self._scan(u_reverse.flip(1), back, reset_back, self.C_reverse, None, None)
-        return y_bld + y_back.flip(1)
+        if gaps_bl is not None and not (may_be_equal and equal_steps(gaps_bl, lengths_b)):
+            gaps, back = gaps_bl, flip_valid(gaps_after(gaps_bl, lengths_b), lengths_b)
+        y_bld, _ = self._run(x_bld, gaps, self.C, self.D)
+        y_back, _ = self._run(flip_valid(beside.get("u_reverse", x_bld), lengths_b), back, self.C_reverse)
+        return y_bld + flip_valid(y_back, lengths_b), ()
 
-    def _valid(self, x_bld: Tensor, mask_bl: Tensor | None) -> Tensor:
-        """Return x in at least the parameters' precision, zeros where masked."""
-        x_bld = x_bld.to(torch.promote_types(x_bld.dtype, self.B.dtype))
-        return x_bld if mask_bl is None else torch.where(mask_bl[..., None], x_bld, torch.zeros_like(x_bld))
+    def _run(
+        self,
+        u_blh: Tensor,
+        gaps_bl: Tensor | None,
+        C: Tensor,
+        D: Tensor | None = None,
+        x_bn: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        a, b, c = self._lambda(), torch.view_as_complex(self.B), torch.view_as_complex(C)
+        steps, kind = self._steps(gaps_bl), self.config.discretization
+        return diagonal_ssm(u_blh, steps, a, b, c, D, x_bn, discretization=kind)
+
+    def _steps(self, gaps_bl: Tensor | None) -> Tensor:
+        """Return Delta of each state (N,), times the gap before each element if there are gaps (B, L, N)."""
+        step_n = self.log_step.exp() * self.config.step_rescale
+        return step_n if gaps_bl is None else step_n * gaps_bl[..., None]
 
     def _lambda(self) -> Tensor:
         real = self.Lambda_re.clamp(max=-1e-4) if self.config.clip_eigs else self.Lambda_re
         return torch.complex(real, self.Lambda_im)
-
-
-def backward_gaps(gaps_bl: Tensor, mask_bl: Tensor | None, reset_bl: Tensor | None = None) -> Tensor:
-    """Return the gap after each element, from those before: the next valid element's, and 1 after the last.
-
-    Args:
-        gaps_bl: Effective gap before each valid element (B, L), zero at masked ones.
-        mask_bl: True where valid (B, L); None if all are.
-        reset_bl: True where a sequence begins (B, L), so that the one before it has ended; None if nowhere.
-    """
-    length = gaps_bl.shape[1]
-    position = torch.arange(length, device=gaps_bl.device).expand_as(gaps_bl)
-    if mask_bl is None:
-        following = position + 1
-    else:
-        here = torch.where(mask_bl, position, length)
-        following = _shift_left(here, length).flip(1).cummin(1).values.flip(1)
-    after = F.pad(gaps_bl, (0, 1), value=1.0).gather(1, following)
-    if reset_bl is not None:
-        sequence = reset_bl.long().cumsum(1)
-        after = torch.where(F.pad(sequence, (0, 1)).gather(1, following) == sequence, after, 1.0)
-    return after if mask_bl is None else after.masked_fill(~mask_bl, 0)
-
-
-def _shift_left(x_bl: Tensor, fill: int) -> Tensor:
-    return torch.cat([x_bl[:, 1:], torch.full_like(x_bl[:, :1], fill)], 1)
 
 
 def lecun_normal(shape: tuple[int, ...], fan_in: int) -> Tensor:

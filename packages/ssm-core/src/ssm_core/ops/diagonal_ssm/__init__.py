@@ -29,8 +29,9 @@ def diagonal_ssm(
     """Run x_t = a_bar_t x_{t-1} + gain_t (B u_t), y_t = 2 Re(C x_t) + D u_t (Smith et al. 2023, S5, eqs. 2 and 6).
 
     The N complex states stand for N conjugate pairs, hence the factor 2. `a_bar` and `gain` come from A and dt by
-    `ssm_core.discretize`. With equal gaps the gain is folded into B; with a gap per step, discretisation and scan
-    are one pass, recomputed in backward: memory O(B L (H + N)).
+    `ssm_core.discretize`. With equal gaps the gain is folded into B. With a gap per step, discretisation and scan are
+    one pass on "numba"; "triton" discretises with torch calls and scans by a kernel, "torch" does both in torch calls,
+    and all three discretise again in backward: what is kept is O(B L (H + N)).
 
     Args:
         u: Inputs, real (B, L, H), any strides, L = 0 included.
@@ -80,21 +81,21 @@ def _run(u, dt, A, B, C, D, initial_state, method: str, cu_seqlens, backend: str
         return reference.diagonal_ssm(u, dt, A, B, C, D, x, discretization=method, cu_seqlens=cu_seqlens)
     if dt.ndim == 1:
         a_bar, gain = discretize(A, dt, method)
-        bu = _into_states(u, gain[:, None] * B)
+        bu = into_states(u, gain[:, None] * B)
         x_bln, last = equal_gaps.scan(a_bar, bu, x, cu_seqlens, False, backend)
     else:
-        x_bln, last = per_step.scan(dt, A, _into_states(u, B), x, cu_seqlens, method, backend)
-    y = _out_of_states(x_bln, C)
+        x_bln, last = per_step.scan(dt, A, into_states(u, B), x, cu_seqlens, method, backend)
+    y = out_of_states(x_bln, C)
     return y if D is None else torch.addcmul(y, u, D), last
 
 
-def _into_states(u: Tensor, B: Tensor) -> Tensor:
+def into_states(u: Tensor, B: Tensor) -> Tensor:
     """B u for real u as one real matrix product, its columns Re and Im of each state in turn."""
     weight = torch.view_as_real(B.resolve_conj()).transpose(1, 2).flatten(0, 1)  # (2N, H)
     return torch.view_as_complex(F.linear(u, weight).unflatten(-1, (-1, 2)))
 
 
-def _out_of_states(x: Tensor, C: Tensor) -> Tensor:
+def out_of_states(x: Tensor, C: Tensor) -> Tensor:
     """2 Re(C x) as one real matrix product."""
     weight = torch.view_as_real(2 * C.conj()).flatten(1)  # (H, 2N): 2 Re c, -2 Im c
     return F.linear(torch.view_as_real(x).flatten(-2), weight)

@@ -38,7 +38,8 @@ def selective_scan(
     """Run x_t = a_bar_t x_{t-1} + gain_t B_t u_t, y_t = C_t x_t + D u_t in every channel (Gu and Dao 2023, eq. 2).
 
     With complex A the N states stand for N conjugate pairs and y_t = 2 Re(C_t x_t) + D u_t. Nothing of size
-    (B, L, D, N) is ever stored: memory is O(B L D), the states being computed again for the gradients.
+    (B, L, D, N) is ever stored: memory is O(B L D (1 + N / 32)), the states being computed again for the gradients from
+    every 32nd. On "triton" the gradients of B and C, where these change with time, need (D / 16, B L, N) each besides.
 
     Args:
         u: Inputs, real (B, L, D), any strides, L = 0 included.
@@ -91,7 +92,7 @@ def _by_reference(operands: Sequence[Any], dt_softplus: bool, initial_state, met
 
 
 def _run(operands: Sequence[Any], dt_softplus: bool, initial_state, method: str, cu_seqlens, backend: str):
-    """What is elementwise round the scan, in torch calls: their memory is O(B L D) too."""
+    """What is elementwise round the scan, in torch calls: their memory is O(B L D)."""
     u, dt, A, B, C, D, z, dt_bias = operands
     dt = dt if dt_bias is None else dt + dt_bias
     dt = F.softplus(dt) if dt_softplus else dt
