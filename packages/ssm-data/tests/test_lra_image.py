@@ -301,7 +301,8 @@ def test_the_hub_is_asked_at_the_pinned_revision(tmp_path: Path, monkeypatch: py
 def test_what_is_nowhere_is_told_with_all_the_places(tmp_path: Path) -> None:
     with pytest.raises(UserError) as told:
         make(tmp_path).splits()
-    assert str(tmp_path / "lra_release" / "cifar-10-batches-py") in told.value.what
+    assert str(tmp_path / "cifar-10-batches-py") in told.value.hint
+    assert "(and so below lra_release and lra_release/lra_release)" in told.value.hint
     assert "uoft-cs/cifar10" in told.value.hint
     with pytest.raises(UserError, match="Fashion-MNIST"):
         make(tmp_path, dataset="fashion-mnist").splits()

@@ -241,7 +241,8 @@ def test_what_is_nowhere_is_told_or_made(tmp_path: Path, caplog: pytest.LogCaptu
     given = {**SMALL, "resolution": 32, "contour_length": 14, "root": str(tmp_path)}
     with pytest.raises(UserError) as told:
         make(source="local", root=str(tmp_path)).splits()
-    assert str(tmp_path / "lra_release/lra_release/pathfinder32") in told.value.what
+    assert str(tmp_path / "pathfinder32") in told.value.hint
+    assert "(and so below lra_release and lra_release/lra_release)" in told.value.hint
     assert "task.source=generate" in told.value.hint
     with caplog.at_level(logging.WARNING, logger="ssm_data"):
         split = make(**given).splits()["train"]
