@@ -80,10 +80,11 @@ class _Distances(torch.autograd.Function):
 
 
 def _running(grad_bl: Tensor) -> Tensor:
-    """Return the running sums of each row, the same bits in every run.
+    """Return the running sums of each row, meant to be the same bits in every run.
 
-    CUDA scans a tensor of a single row with blocks that take over from whichever of those before is ready, so that a
-    float's last bits differ from run to run; several rows it scans each in order. A second one makes one row several.
+    As torch's source reads, CUDA scans a tensor of a single row with blocks that take over from whichever of those
+    before is ready, so that a float's last bits could differ from run to run, and several rows each in order. A second
+    row makes one several. Not seen on a GPU yet: a test marked gpu asks.
     """
     if grad_bl.is_cuda and len(grad_bl) == 1:
         return torch.cat([grad_bl, torch.zeros_like(grad_bl)]).cumsum(1)[:1]
