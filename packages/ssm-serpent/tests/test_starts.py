@@ -62,6 +62,16 @@ def test_a_token_of_zeros_starts_with_the_interval_asked_for_or_the_middle(start
     torch.testing.assert_close(spans.u_bl, torch.full((1, 3), *start or (0.6,)))
 
 
+@pytest.mark.parametrize("start", [(), (0.3,), (0.9,)])
+def test_fixed_intervals_are_the_start_whatever_the_tokens_and_have_no_gradient(start):
+    interval_map = branch(True, compression=(0.2,), start=start, fixed=True).resampler.interval_map
+    tokens = torch.randn(2, 5, 4, requires_grad=True)
+    u_bl = interval_map(tokens).u_bl
+    torch.testing.assert_close(u_bl, torch.full((2, 5), *start or (0.6,)))
+    u_bl.sum().backward()
+    assert not any(x.grad.any() for x in (tokens, interval_map.weight, interval_map.bias))
+
+
 @pytest.mark.parametrize("train_width", [True, False])
 def test_what_optimisers_are_told(train_width):
     resampler = branch(True, train_width=train_width).resampler

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from ssm_core.allocator import keep_freed_memory
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import UserError
 from ssm_lab import console, plugin_commands, stdout
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _main(argv: list[str]) -> None:
+    keep_freed_memory()
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"] or ["--help"]
     try:

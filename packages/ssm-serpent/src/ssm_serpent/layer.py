@@ -18,6 +18,7 @@ from ssm_serpent.branch import Base
 from ssm_serpent.compressed import Compressed
 from ssm_serpent.index import Index
 from ssm_serpent.intervals import Intervals
+from ssm_serpent.join import join
 from ssm_serpent.side import side_of
 from ssm_serpent.spec import SerpentConfig
 from ssm_serpent.trees import fitted
@@ -209,8 +210,7 @@ class SeRpEnt(nn.Module):
             y, new = branch(x, gaps_bl=gaps, lengths_b=lengths_b, side=beside, state=before)
             out.append(y)
             after.append(new)
-        y_bld = torch.cat(out, -1).to(x_bld.dtype)
-        return y_bld, ({"branches": tuple(after)} if self.causal else ())
+        return join(out).to(x_bld.dtype), ({"branches": tuple(after)} if self.causal else ())
 
     def _parts(self, x: Tensor) -> Sequence[Tensor]:
         """Return what each branch sees of (..., H)."""

@@ -29,6 +29,8 @@ class SerpentConfig:
             down, mode nearest to the nearest, and keeps one point at least.
         start: Mean interval that training starts from, one for each compressed branch, inside its range (1 where
             compression is 1 and bounds is floor); left empty it is the middle of the range.
+        fixed: Learn no intervals: every token's is `start`, so that points come at even distances and nothing is
+            selected. The control that tells what selection does from what windows and a second branch do.
         mode: causal makes a point of the last tokens before it and lets a token read the last finished point; nearest
             takes those on both sides, so it looks ahead; auto is causal in a causal model, else nearest.
         split: What a branch sees of the width: project maps all of it to the branch's own, slice gives each branch its
@@ -48,6 +50,7 @@ class SerpentConfig:
     base: bool = True
     bounds: Literal["floor", "cap", "capped"] = "floor"
     start: tuple[float, ...] = ()
+    fixed: bool = False
     mode: Literal["auto", "nearest", "causal"] = "auto"
     split: Literal["auto", "project", "slice"] = "auto"
     expand: float = 1.0

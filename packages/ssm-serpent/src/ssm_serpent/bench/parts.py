@@ -14,6 +14,7 @@ from ssm_serpent.bench.direct import direct_encode, direct_index, direct_spread
 from ssm_serpent.bench.spec import SerpentBenchConfig
 from ssm_serpent.index import resample_index
 from ssm_serpent.intervals import Intervals, intervals
+from ssm_serpent.join import join
 from ssm_serpent.ops import encode, spread
 
 Function = Callable[..., Tensor]
@@ -82,7 +83,7 @@ def parts(config: SerpentBenchConfig) -> list[Parts]:
         def run(x, logits, weight, bias, mu, log_gamma, base, v0, rate0, v1, rate1) -> Tensor:
             whole = ssm(x @ base.T, v0, rate0)  # first, as in a model
             other = compressed(x, logits, weight, bias, mu, log_gamma, lambda y: ssm(y, v1, rate1))
-            return torch.cat([whole, other], 2)
+            return join([whole, other])
 
         return run
 
