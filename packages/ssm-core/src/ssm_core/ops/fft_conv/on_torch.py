@@ -10,6 +10,8 @@ rows in slabs of columns, which on a CPU is faster by a third and more than all 
 more than arithmetic there.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,9 +30,10 @@ def forward(u: Tensor, k: Tensor, D: Tensor | None, k_reverse: Tensor | None) ->
     n = transform_size(L, *_lags(L, k, k_reverse))
     C = torch.fft.rfft(circular(k, k_reverse, L, n))
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    for rows, columns in _slabs(u, n):
-        slab = rows, slice(None), columns
-        y[slab] = torch.fft.irfft(_spectrum(u[slab], n).mul_(C[columns]), n)[..., :L].mT
+    slabs = _slabs(u, n)
+    spectrum = _transform(u[slabs[0]], n)
+    for slab in slabs:
+        y[slab] = torch.fft.irfft(spectrum(u[slab]).mul_(C[slab[2]]), n)[..., :L].mT
     return (y if D is None else y.addcmul_(u, D),)
 
 
@@ -47,11 +50,12 @@ def backward(
     C = torch.fft.rfft(circular(k, k_reverse, L, n)).conj_physical_()
     grad_u = torch.empty_like(u, memory_format=torch.contiguous_format)
     grad_C = torch.zeros_like(C)
-    for rows, columns in _slabs(u, n):
-        slab = rows, slice(None), columns
-        G = _spectrum(grad[slab], n)  # (rows, columns, n/2 + 1)
-        grad_C[columns] += _spectrum(u[slab], n).conj_physical_().mul_(G).sum(0)
-        grad_u[slab] = torch.fft.irfft(G.mul_(C[columns]), n)[..., :L].mT
+    slabs = _slabs(u, n)
+    spectrum = _transform(u[slabs[0]], n)
+    for slab in slabs:
+        G = spectrum(grad[slab])  # (rows, columns, n/2 + 1)
+        grad_C[slab[2]] += spectrum(u[slab]).conj_physical_().mul_(G).sum(0)
+        grad_u[slab] = torch.fft.irfft(G.mul_(C[slab[2]]), n)[..., :L].mT
     grad_c = torch.fft.irfft(grad_C, n)  # (H, n)
     grad_k = F.pad(grad_c[:, :K], (0, k.shape[1] - K))
     if k_reverse is not None:
@@ -91,21 +95,32 @@ def _lags(L: int, k: Tensor, k_reverse: Tensor | None) -> tuple[int, int]:
     return min(k.shape[1], L), 0 if k_reverse is None else min(k_reverse.shape[1], max(L - 1, 0))
 
 
-def _slabs(u: Tensor, n: int) -> list[tuple[slice, slice]]:
-    """Rows and columns to be transformed at a time, such that no transform outgrows SLAB."""
+def _slabs(u: Tensor, n: int) -> list[tuple[slice, slice, slice]]:
+    """Parts of u to be transformed at a time, such that no transform outgrows SLAB; the first is the largest."""
     most = SLAB[u.device.type == "cuda"] // ((n + 2) * u.element_size())
     columns = min(max(_LINE, most // _LINE * _LINE), u.shape[2])
     rows = max(1, most // u.shape[2])
     return [
-        (slice(row, row + rows), slice(column, column + columns))
+        (slice(row, row + rows), slice(None), slice(column, column + columns))
         for row in range(0, len(u), rows)
         for column in range(0, u.shape[2], columns)
     ]
 
 
-def _spectrum(x: Tensor, n: int) -> Tensor:
-    """(B, L, H) -> (B, H, n/2 + 1); time is made the innermost axis in memory first, which the transform needs."""
-    return torch.fft.rfft(x.mT.contiguous(), n)
+def _transform(largest: Tensor, n: int) -> Callable[[Tensor], Tensor]:
+    """Return the transform (B, L, H) -> (B, H, n/2 + 1) of tensors no larger than one.
+
+    Time is made the innermost axis in memory first, which the transform needs, in one buffer whose padding stays zero.
+    """
+    batch, length, width = largest.shape
+    room = largest.new_zeros(batch * width * n)
+
+    def spectrum(x: Tensor) -> Tensor:
+        padded = room[: x.shape[0] * x.shape[2] * n].view(x.shape[0], x.shape[2], n)
+        padded[..., :length].copy_(x.mT)
+        return torch.fft.rfft(padded)
+
+    return spectrum
 
 
 def _like(x: Tensor | None) -> Tensor | None:
