@@ -29,7 +29,11 @@ def second_time(word: str, **variables: str) -> tuple[str, int]:
     """What keeping said, and the page faults of a second block of 64 MiB, in a process of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS, word], env=clean | variables, capture_output=True, text=True, check=True
+        [sys.executable, "-c", FAULTS, word],
+        env=clean | variables,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     said, faults = done.stdout.split()
     return said, int(faults)

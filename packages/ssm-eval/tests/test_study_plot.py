@@ -55,6 +55,15 @@ def test_all_panels_are_logarithmic_or_none(tmp_path, monkeypatch, least, scale)
     assert [axes.get_yscale() for axes in drawn[0].axes] == [scale] * 2
 
 
+@pytest.mark.parametrize(("ticks", "joined"), [(None, True), (list("abc"), False)])
+def test_places_are_joined_where_they_have_an_order(tmp_path, monkeypatch, ticks, joined):
+    drawn = []
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure) or path)
+    draw(Picture([Panel("", [line("a")])], "t", "", "mse", ticks=ticks), tmp_path / "a.png")
+    marks = [artist for artist in drawn[0].axes[0].get_lines() if len(artist.get_xdata()) == 3]
+    assert (marks[0].get_linestyle() != "None") == joined
+
+
 def test_many_lines_stay_apart(tmp_path):
     panels = [Panel("", [line(str(number)) for number in range(9)])]
     assert size(draw(Picture(panels, "t", "", "accuracy", ticks=list("abc")), tmp_path / "a.png"))[0] == 900

@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
 
     glibc's malloc asks the system anew for every block of more than 32 MiB, and the system hands out zeroed pages one
     by one: a tensor costs more to get than to compute. Kept blocks make training steps with such tensors 1.3 to 1.8
-    times as fast on a CPU (``docs/adr/0018-freed-memory.md`` has figures), and the process stays as large as it once was.
+    times as fast on a CPU (``docs/adr/0018-freed-memory.md`` has figures); the process stays as large as it once was.
 
     ``ssm`` calls this for every command; a program of one's own may, before its first tensors. Variables of glibc in
     the environment (``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES``, ...) are left to have their way.

@@ -161,7 +161,8 @@ def _draw(axes: Axes, panel: Panel, picture: Picture, labels: Sequence[str]) -> 
             label=line.label,
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[number % len(MARKERS)],
-            linestyle=STYLES[number // len(COLOURS) % len(STYLES)],
+            # Between names, which have no order, a line would say that there is something.
+            linestyle="none" if picture.ticks is not None else STYLES[number // len(COLOURS) % len(STYLES)],
             linewidth=1.4,
             markersize=4.5,
             capsize=2.5,
