@@ -18,8 +18,9 @@ def keep_freed_memory() -> bool:
     by one: a tensor costs more to get than to compute. Kept blocks make training steps with such tensors 1.3 to 1.8
     times as fast on a CPU (``docs/adr/0018-freed-memory.md`` has figures); the process stays as large as it once was.
 
-    ``ssm`` calls this for every command; a program of one's own may, before its first tensors. Variables of glibc in
-    the environment (``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES``, ...) are left to have their way.
+    ``ssm`` calls this for every command, and so do the processes that it trains several seeds or a study in; a program
+    of one's own may, before its first tensors. Variables of glibc in the environment (``MALLOC_TRIM_THRESHOLD_``,
+    ``GLIBC_TUNABLES``, ...) are left to have their way.
 
     Returns:
         Whether it is so now: not on systems without glibc.

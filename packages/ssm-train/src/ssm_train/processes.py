@@ -55,7 +55,10 @@ class Child:
         order, answer = self.folder / "order.json", self.folder / "answer.json"
         order.write_text(json.dumps(self.order))
         module, _, function = self.entry.partition(":")
-        code = f"import sys; from {module} import {function}; {function}(sys.argv[1], sys.argv[2])"
+        code = (
+            "import sys; from ssm_core.allocator import keep_freed_memory; keep_freed_memory(); "
+            f"from {module} import {function}; {function}(sys.argv[1], sys.argv[2])"
+        )
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code, str(order), str(answer)],
