@@ -71,6 +71,20 @@ def without_places(train: dict[str, np.ndarray], test: dict[str, np.ndarray]) ->
     return float(model.score(counts[1] / 64, test["targets"]))
 
 
+def test_short_curves_are_followed(trained: Trained) -> None:
+    """Baseline: a logistic regression on the pixels, which sees where there is light and not what it joins."""
+    from sklearn.linear_model import LogisticRegression
+
+    train, test = rows("lra-pathfinder", "train").arrays, rows("lra-pathfinder").arrays
+    linear = LogisticRegression(C=0.01, max_iter=100).fit(
+        train["inputs"][:40_000] / 255, train["targets"][:40_000]
+    )
+    baseline = float(linear.score(test["inputs"] / 255, test["targets"]))
+    found = trained("lra-pathfinder", "s5")
+    assert baseline < 0.56
+    assert min(found) > baseline + 0.1, (found, baseline)
+
+
 def test_sines_need_the_gaps(trained: Trained) -> None:
     """Baselines: a constant, which scores the variance of the targets, and the same model without the gaps."""
     constant = float(np.var(rows("sine").arrays["targets"]))

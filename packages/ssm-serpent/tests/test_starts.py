@@ -92,3 +92,13 @@ def test_maps_start_as_linear_layers_do(window):
     assert encoder.bias.abs().max() <= bound
     weight = branch(True, width=400).resampler.interval_map.weight
     assert 0.9 / 20 < weight.abs().max() <= 1 / 20
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{"compression": (1e-6,), "bounds": "cap"}, {"compression": (0.5,), "bounds": "cap", "start": (1e-7,)}],
+)
+def test_fixed_intervals_below_a_tick_are_refused(knobs):
+    SerpentConfig(**knobs)
+    with pytest.raises(ValueError, match=r"below 2\^-20"):
+        SerpentConfig(**knobs, fixed=True)

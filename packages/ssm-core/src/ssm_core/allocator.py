@@ -6,28 +6,32 @@ import ctypes
 import os
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MOST = 2**31 - 1
-_CHOSEN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_NEVER = -1
+_CHOSEN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep what it frees, instead of handing tensors above 32 MiB back to the system each time.
 
     glibc's malloc asks the system anew for every block of more than 32 MiB, and the system hands out zeroed pages one
-    by one: a tensor costs more to get than to compute. Kept blocks make training steps with such tensors 1.3 to 1.8
-    times as fast on a CPU (``docs/adr/0018-freed-memory.md`` has figures); the process stays as large as it once was.
+    by one: a tensor can cost more to get than to compute (``docs/adr/0018-freed-memory.md`` has figures). From here on
+    the main thread's blocks come from memory that stays, so the process stays as large as it once was.
 
     ``ssm`` calls this for every command, and so do the processes that it trains several seeds or a study in; a program
-    of one's own may, before its first tensors. Variables of glibc in the environment (``MALLOC_TRIM_THRESHOLD_``,
-    ``GLIBC_TUNABLES``, ...) are left to have their way.
+    of one's own may, before its first tensors. Variables in the environment that tune malloc, such as
+    ``MALLOC_TRIM_THRESHOLD_``, or ``GLIBC_TUNABLES`` with ``glibc.malloc``, are left to have their way.
 
     Returns:
-        Whether it is so now: not on systems without glibc.
+        Whether glibc's malloc was told: not on other systems. Another malloc that was preloaded goes its own way.
     """
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in _CHOSEN):
+    tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(
+        name in os.environ for name in _CHOSEN
+    )
+    if tuned or not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _MOST)) and bool(mallopt(_M_TRIM_THRESHOLD, _MOST))
+    # Not a higher M_MMAP_THRESHOLD: older releases of glibc refuse one above 32 MiB, and none can be above 2 GiB.
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))

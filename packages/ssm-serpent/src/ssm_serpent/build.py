@@ -70,11 +70,9 @@ def _back(m: int, h: int) -> nn.Linear | None:
 
 
 def _resampler(config: SerpentConfig, number: int, seen: int, inner: Mixer, *, causal: bool) -> Resampler:
-    lo, hi = config.interval_range(config.compression[number])
+    # Of fixed intervals a range of one value: the map's weights stay, without effect, and so does their number.
+    lo, hi = config.branch_range(number)
     start = config.start[number] if config.start else None
-    if config.fixed:
-        # A range of one value: the map's weights stay, without effect, and so does the number of parameters.
-        lo = hi = (lo + hi) / 2 if start is None else start
     told: Told = "nothing"
     if inner.takes_dt and (causal or config.times == "elapsed"):
         told = "elapsed" if config.times == "elapsed" else "ones"

@@ -20,8 +20,9 @@ class SerpentConfig:
         compression: kappa of each compressed branch, in (0, 1]: about the share of the tokens that it keeps. Give as
             many as there are to be branches beside the base.
         window: Tokens W that make one point. Every token up to the last point is in some window if W is at least
-            1 / lo, rounded up, lo being the smallest interval: kappa with bounds floor, kappa / 4 with capped; with cap
-            no W is enough. In mode nearest it takes one more, and tokens of the first half unit of time may be in none.
+            1 / lo, rounded up, lo being the smallest interval: kappa with bounds floor, kappa / 4 with capped, the
+            interval itself where it is fixed; with cap no W is enough otherwise. In mode nearest it takes one more, and
+            tokens of the first half unit of time may be in none.
         basis: Gaussian features G of each token's distance from the point; intervals learn through them alone.
         base: A further branch, the first, on the sequence as it is.
         bounds: Range of the intervals: floor is [kappa, 1], which keeps at least kappa L points of L tokens; cap is
@@ -29,8 +30,8 @@ class SerpentConfig:
             down, mode nearest to the nearest, and keeps one point at least.
         start: Mean interval that training starts from, one for each compressed branch, inside its range (1 where
             compression is 1 and bounds is floor); left empty it is the middle of the range.
-        fixed: Learn no intervals: every token's is `start`, so that points come at even distances and nothing is
-            selected. The control that tells what selection does from what windows and a second branch do.
+        fixed: Learn no intervals: every token's is the start value, so that points come at even distances and nothing
+            is selected. The control that tells what selection does from what windows and a second branch do.
         mode: causal makes a point of the last tokens before it and lets a token read the last finished point; nearest
             takes those on both sides, so it looks ahead; auto is causal in a causal model, else nearest.
         split: What a branch sees of the width: project maps all of it to the branch's own, slice gives each branch its
@@ -68,12 +69,6 @@ class SerpentConfig:
                 f"compression {list(self.compression)} must be in (0, 1]: it is the share of tokens kept, so a "
                 "factor of 4 is 0.25"
             )
-        shortest = min((self.interval_range(kappa)[1] for kappa in self.compression), default=1.0)
-        if shortest * TICKS < 1:
-            raise ValueError(
-                f"compression {list(self.compression)} has a value below 2^-20, about 9.6e-7, the tick in which times "
-                f"are counted: with bounds = {self.bounds} kappa is the largest interval, so give more"
-            )
         if self.window < 1 or self.basis < 1:
             raise ValueError(
                 "window and basis must be at least 1: a point is made of tokens, and intervals learn through the basis"
@@ -81,6 +76,13 @@ class SerpentConfig:
         if not 0 < self.expand < math.inf:
             raise ValueError("expand must be above 0 and finite; 1 gives each branch its share of the width")
         self._check_start()
+        shortest = min((self.branch_range(n)[1] for n in range(len(self.compression))), default=1.0)
+        if shortest * TICKS < 1:
+            raise ValueError(
+                f"compression {list(self.compression)} gives a branch intervals of {shortest:g} at most, below 2^-20, "
+                f"about 9.6e-7, the tick in which times are counted: give more (bounds = {self.bounds}, "
+                f"fixed = {str(self.fixed).lower()}, start = {list(self.start)})"
+            )
 
     def _check_start(self) -> None:
         if not self.start:
@@ -106,6 +108,14 @@ class SerpentConfig:
     def interval_range(self, kappa: float) -> tuple[float, float]:
         """Return the smallest and the largest interval of a branch, in units of the grid's spacing."""
         return {"floor": (kappa, 1.0), "cap": (0.0, kappa), "capped": (kappa / 4, kappa)}[self.bounds]
+
+    def branch_range(self, number: int) -> tuple[float, float]:
+        """Return the same of a compressed branch as it is built: the start value twice where intervals are fixed."""
+        lo, hi = self.interval_range(self.compression[number])
+        if not self.fixed:
+            return lo, hi
+        start = self.start[number] if self.start else (lo + hi) / 2
+        return start, start
 
 
 SPEC = AddonSpec(

@@ -160,7 +160,9 @@ def _draw(axes: Axes, panel: Panel, picture: Picture, labels: Sequence[str]) -> 
             yerr=bars,
             label=line.label,
             color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
+            # The second round of colours has other marks with them, hollow ones: not all pictures have lines.
+            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+            markerfacecolor="none" if number // len(COLOURS) % 2 else None,
             # Between names, which have no order, a line would say that there is something.
             linestyle="none" if picture.ticks is not None else STYLES[number // len(COLOURS) % len(STYLES)],
             linewidth=1.4,
