@@ -82,7 +82,7 @@ def test_short_curves_are_followed(trained: Trained) -> None:
     baseline = float(linear.score(test["inputs"] / 255, test["targets"]))
     found = trained("lra-pathfinder", "s5")
     assert baseline < 0.56
-    assert min(found) > baseline + 0.1, (found, baseline)
+    assert min(found) > baseline + 0.15, (found, baseline)
 
 
 def test_sines_need_the_gaps(trained: Trained) -> None:
