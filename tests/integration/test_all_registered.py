@@ -18,6 +18,7 @@ from ssm_core.plugin.errors import ConfigError, PluginError, UserError
 from ssm_core.plugin.spec import Capabilities
 from ssm_core.protocols import LayerInfo
 from ssm_core.testing import AddonSuite, MixerSuite, TaskSuite
+from ssm_core.testing.subject import build_parts
 
 # Two layers do not bring together all that chordmixer's tracks are for.
 pytestmark = pytest.mark.filterwarnings("ignore:chordmixer")
@@ -168,6 +169,26 @@ def test_it_is_copied_saved_and_built_without_memory(
         assert gather_hints(twin) == gather_hints(model)
 
 
+@pytest.mark.slow
+@every_combination
+def test_it_compiles_in_one_graph(backbone: str, addon: str, causal: bool) -> None:
+    """The whole model, with gaps and a mask, gives the outputs and gradients of eager execution."""
+    model = build(backbone, addon, causal).eval()
+    x, gaps = sample(model)
+    mask = torch.arange(21) < torch.tensor([[21], [13], [1]])
+    torch._dynamo.reset()
+    found = []
+    for run in (torch.compile(model, fullgraph=True, backend="aot_eager"), model):
+        y, _ = run(x, mask_bl=mask, **gaps)
+        loss = (y * torch.linspace(-1, 1, y.numel()).view_as(y))[mask].sum()
+        found.append([y[mask], *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)])
+    for name, compiled, eager in zip(["y", *dict(model.named_parameters())], *found, strict=True):
+        assert (compiled is None) is (eager is None), name
+        if eager is not None:
+            error, size = (compiled - eager).abs().max(), eager.abs().max()
+            assert error <= 1e-4 * size + 1e-6, f"{name}: {error:.2g} of {size:.2g}"
+
+
 @pytest.fixture(autouse=True)
 def data_of_this_session(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep made data out of the user's cache; the workers of one session share it."""
@@ -184,6 +205,7 @@ class _AnyAddon(AddonSuite):
     """An add-on's record says nothing of what it leaves of its host: ask one that is built."""
 
     widths = (2, 4, 6)  # an add-on may divide the width
+    exhaustive = True
 
     def claims(self) -> Capabilities:
         mixer = self.round_tiny(self.layer(self.widths[-1], True), [self.active()])
@@ -209,6 +231,14 @@ class _AnyBackbone(MixerSuite):
     """Default knobs, which ask for wider blocks than the small ones of the suites of their own."""
 
     widths = (WIDTH,)
+    exhaustive = True
+
+    def claims(self) -> Capabilities:
+        """The record says what some setting can honour: that of the default one may take no gaps."""
+        can = super().claims()
+        takes_dt = build_parts(self.backbone, {}, self.layer(WIDTH, can.causal))["block"].takes_dt
+        assert can.dt or not takes_dt
+        return dataclasses.replace(can, dt=takes_dt)
 
     def layer(self, width: int, causal: bool) -> LayerInfo:
         return dataclasses.replace(super().layer(width, causal), max_length=MAX_LENGTH)
@@ -233,6 +263,7 @@ register(
     pytest.mark.slow,
     reaches_all=lambda spec: spec.name != "chordmixer",
     causal_tolerance=lambda spec: 1e-6,
+    splits_at_resets=lambda spec: ("bidirectional",) if spec.name == "s5" else ("causal", "bidirectional"),
     # Short convolutions and attention count elements, not time.
     zero_gap_is_noop=lambda spec: spec.name not in {"s6", "mamba2", "mega", "seqboat"},
 )
@@ -240,6 +271,9 @@ register(
     _AnyAddon,
     "addon",
     pytest.mark.slow,
+    splits_at_resets=lambda spec: (
+        ("causal", "bidirectional") if spec.name == "serpent" else ("bidirectional",)
+    ),
     # It rounds times to ticks; packages/ssm-serpent/tests compares its gradients with those of the unrounded equations.
     denies=lambda spec: ("gradcheck",) if spec.name == "serpent" else (),
     jumps=lambda spec: 0.02 if spec.name == "serpent" else 0.0,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ssm_core.gaps import check_shapes, effective_gaps
 from ssm_core.protocols import State
-from ssm_core.rows import Front, Group, Padded, apart, only_pads, valid
+from ssm_core.rows import Front, Padded, apart, only_pads, valid
 
 
 class Core(Protocol):
@@ -64,7 +64,7 @@ def over_valid(
 
     With ``takes_dt`` a gap left open by masked elements at a row's end is kept in the state, which then has to be a
     dict, as ``gap`` (B,). Masks keep static shapes. With resets the computation is run once for each power of two among
-    the sequences' lengths, so that they do not compile into one graph.
+    the sequences' lengths, outside of a compiled graph, which breaks there.
 
     Args:
         core: The computation, on rows whose valid elements come first.
@@ -107,26 +107,30 @@ def over_valid(
         )
         y_bld = rows.unpack(y_bld)
     else:
-        groups = apart(mask, reset_bl, state_grows)
-        y_bld, after = _by_group(core, x_bld, gaps, state, init_state, given, groups)
+        y_bld, after = _by_group(core, x_bld, mask, reset_bl, gaps, state, init_state, given, state_grows)
     if pending is not None and mask_bl is not None and init_state is not None:
         after = {**after, "gap": pending}
     return y_bld, after
 
 
+@torch.compiler.disable(
+    reason="how many sequences the resets begin, and how long they are, is read from the data"
+)
 def _by_group(
     core: Core,
     x_bld: Tensor,
+    mask: Tensor,
+    reset_bl: Tensor,
     gaps: Tensor | None,
     state: State | None,
     init_state: Callable[[int], State] | None,
     beside: Mapping[str, Tensor],
-    groups: list[Group],
+    one_group: bool,
 ) -> tuple[Tensor, State]:
     """Run the computation on each group of sequences and put what it gives together again."""
     batch, length = x_bld.shape[:2]
     out, after = x_bld.new_zeros(0), None if init_state is not None else ()
-    for group in groups:
+    for group in apart(mask, reset_bl, one_group):
         rows = len(group.lengths)
         y, ends = core(
             group.pack(x_bld),

@@ -35,6 +35,7 @@ class TestMixer(TestBlock):
     config = QUICK | {"hidden": None}
     part = "mixer"
     widths = (4, 9)
+    splits_at_resets = ("causal", "bidirectional")
     exhaustive = True
 
 

@@ -40,6 +40,7 @@ class TestWithoutWindow(MixerSuite):
     backbone = "transformer"
     config = EVERYTHING
     widths = (1, 4)
+    splits_at_resets = ("causal", "bidirectional")
     exhaustive = True
 
 
@@ -48,6 +49,7 @@ class TestAttention(MixerSuite):
     backbone = "transformer"
     config = ITSELF
     part = "ssm"
+    splits_at_resets = ("causal", "bidirectional")
     exhaustive = True
 
     @forms

@@ -33,4 +33,5 @@ class TestLayer(MixerSuite):
 class TestEverything(TestLayer):
     config = QUICK
     widths = (1, 2, 5, 16, 33)
+    splits_at_resets = ("bidirectional",)
     exhaustive = True

@@ -40,6 +40,8 @@ class Subject:
         reaches_all: One layer alone brings every element to every other, within its direction.
         denies: What its calls refuse with an error: ``"mask"``, ``"reset"``; ``"compile"``; and ``"gradcheck"``, where
             values are rounded on purpose and the gradient passes straight through.
+        splits_at_resets: Forms whose compiled graph breaks where resets are given: how many sequences they begin is
+            read from the data.
         exhaustive: Run the heavy variants too.
     """
 
@@ -55,6 +57,7 @@ class Subject:
     jumps: ClassVar[float] = 0.0
     reaches_all: ClassVar[bool] = True
     denies: ClassVar[frozenset[str] | tuple[str, ...]] = ()
+    splits_at_resets: ClassVar[tuple[Form, ...]] = ()
     exhaustive: ClassVar[bool] = False
 
     def make(self, width: int, causal: bool) -> Mixer:
