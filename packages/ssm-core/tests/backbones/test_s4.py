@@ -41,6 +41,15 @@ class TestMixer(TestLayer):
     widths = (1, 5, 16)
 
 
+@pytest.mark.slow
+class TestManyStates(TestLayer):
+    """So many that the powers of A are taken step by step."""
+
+    config = QUICK | {"state_size": 64, "n_ssm": 2}
+    exhaustive = True
+    splits_at_resets = ("causal", "bidirectional")
+
+
 def layer(width: int = 4, causal: bool = True, **knobs: Any) -> S4:
     torch.manual_seed(0)
     return S4(width, S4Config(**{"state_size": 8, "dt_max": 0.5, **knobs}), causal=causal).double()
@@ -87,16 +96,17 @@ STARTS = {
 }
 
 
+@pytest.mark.parametrize("state_size", [8, 64])
 @pytest.mark.parametrize(("start", "rank"), STARTS.items())
-def test_the_convolution_is_the_dense_recurrence(start: str, rank: int) -> None:
-    s4 = layer(start=start, n_ssm=2, rank=rank, rate=0.7)
+def test_the_convolution_is_the_dense_recurrence(start: str, rank: int, state_size: int) -> None:
+    s4 = layer(start=start, n_ssm=2, rank=rank, rate=0.7, state_size=state_size)
     with torch.no_grad():
         s4.P += 0.2 * torch.randn_like(s4.P)
     u = torch.randn(1, 33, 4, dtype=torch.float64)
     y, after = s4(u)
     x = states(s4, u[0])
     torch.testing.assert_close(y[0], read(s4, 0, x) + s4.D * u[0], rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(after["x"][0], x[-1, :, :4], rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(after["x"][0], x[-1, :, : state_size // 2], rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("start", ["legs", "legt"])

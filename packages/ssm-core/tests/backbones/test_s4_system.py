@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from ssm_core.backbones.s4.layer import S4
+from ssm_core.backbones.s4.powers import Powers, Squares, Steps
+from ssm_core.backbones.s4.powers import powers as powers_of
 from ssm_core.backbones.s4.spec import S4Config
-from ssm_core.backbones.s4.system import Powers
+from ssm_core.backbones.s4.system import System
 from ssm_core.hippo import dplr_start, hippo_system
 
 
@@ -80,15 +83,33 @@ def test_a_kernel_is_a_piece_of_the_longer_one() -> None:
         torch.testing.assert_close(s4.kernel(length), long[..., :length], rtol=1e-11, atol=1e-12)
 
 
+def some_system(rank: int) -> System:
+    """Three channels of two pairs of states, away from any start."""
+    g = torch.Generator().manual_seed(rank)
+    a = torch.complex(-0.2 - torch.rand(3, 2, generator=g), torch.randn(3, 2, generator=g)).to(
+        torch.complex128
+    )
+    p = torch.randn(3, rank, 2, generator=g, dtype=torch.complex128)
+    b = torch.randn(3, 2, generator=g, dtype=torch.complex128)
+    parts = [each.requires_grad_() for each in (a, p, b)]
+    return System(*parts, dt=(0.1 + torch.rand(3, generator=g, dtype=torch.float64)).requires_grad_())
+
+
+def ways(system: System, length: int) -> dict[str, Powers]:
+    return {"squares": Squares(system.matrices()[0], length), "steps": Steps(system, length)}
+
+
+@pytest.mark.parametrize("way", ["squares", "steps"])
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8, 13, 16, 17, 33])
-def test_powers_carry_a_state_in_and_out(length: int) -> None:
+def test_powers_carry_a_state_in_and_out(length: int, way: str) -> None:
     g = torch.Generator().manual_seed(length)
-    a = 0.4 * torch.randn(3, 4, 4, generator=g, dtype=torch.float64)
-    b, c = torch.randn(2, 3, 4, generator=g, dtype=torch.float64)
+    system = some_system(rank=1 + length % 2)
+    a, b = (each.detach() for each in system.matrices())
+    c = torch.randn(3, 4, generator=g, dtype=torch.float64)
     x0, u = torch.randn(2, 3, 4, generator=g).double(), torch.randn(2, length, 3, generator=g).double()
     lengths = torch.tensor([length // 2, length])
     u = torch.where(torch.arange(length)[:, None] < lengths[:, None, None], u, 0)
-    powers = Powers(a, length)
+    powers = ways(system, length)[way]
     ends, echoes = [], torch.zeros(2, length, 3, dtype=torch.float64)
     for row in range(2):
         x = torch.zeros(3, 4, dtype=torch.float64)
@@ -99,11 +120,32 @@ def test_powers_carry_a_state_in_and_out(length: int) -> None:
         for time in range(length):
             x = torch.einsum("hmn,hn->hm", a, x)
             echoes[row, time] = (c * x).sum(-1)
-    torch.testing.assert_close(powers.last_state(u, b, lengths), torch.stack(ends), rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(powers.echo(x0, c, length), echoes, rtol=1e-11, atol=1e-11)
-    after = powers.after(x0, lengths)
+    exact = partial(torch.testing.assert_close, rtol=1e-11, atol=1e-11)
+    exact(powers.last_state(u, b, lengths).detach(), torch.stack(ends))
+    exact(powers.echo(x0, c).detach(), echoes)
+    after = powers.after(x0, lengths).detach()
     for row, steps in enumerate(lengths.tolist()):
-        expected = torch.einsum("hmn,hn->hm", torch.linalg.matrix_power(a, steps), x0[row])
-        torch.testing.assert_close(after[row], expected, rtol=1e-11, atol=1e-11)
+        exact(after[row], torch.einsum("hmn,hn->hm", torch.linalg.matrix_power(a, steps), x0[row]))
     cut = c - torch.einsum("hmn,hm->hn", torch.linalg.matrix_power(a, length), c)
-    torch.testing.assert_close(powers.cut(c[None])[0], cut, rtol=1e-11, atol=1e-11)
+    exact(powers.cut(c[None])[0].detach(), cut)
+
+
+def test_both_ways_have_the_same_gradients() -> None:
+    found = []
+    for way in ("squares", "steps"):
+        system = some_system(rank=2)
+        u, c = torch.linspace(-1, 1, 54, dtype=torch.float64).view(2, 9, 3), torch.ones(1, 3, 4).double()
+        powers = ways(system, 9)[way]
+        x = powers.last_state(u, system.inputs(), None)
+        scalar = (powers.cut(c) ** 2).sum() + (powers.echo(x, c[0]) ** 2).sum()
+        found.append(torch.autograd.grad(scalar, (system.a, system.p, system.b, system.dt)))
+    for squares, steps in zip(*found, strict=True):
+        torch.testing.assert_close(steps, squares, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("states", "length", "way"), [(64, 64, Steps), (64, 1024, Squares), (256, 1024, Steps)]
+)
+def test_many_states_and_short_sequences_go_step_by_step(states: int, length: int, way: type) -> None:
+    layer = S4(1, S4Config(state_size=states))
+    assert type(powers_of(layer.system(), length)) is way

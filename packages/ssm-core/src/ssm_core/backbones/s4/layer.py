@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ssm_core.backbones.s4.powers import Powers, powers
 from ssm_core.backbones.s4.spec import S4Config
-from ssm_core.backbones.s4.system import Powers, System, apply, as_complex, as_real
+from ssm_core.backbones.s4.system import System, apply, as_complex, as_real
 from ssm_core.block import ResidualBlock
 from ssm_core.compose import whole
 from ssm_core.hippo import diagonal_start, dplr_start
@@ -173,11 +174,11 @@ class S4(nn.Module):
     def kernel(self, length: int) -> Tensor:
         """Return the impulse response (1 or 2, H, length), in double precision: the second runs backwards."""
         system = self.system()
-        return self._kernel(system, Powers(system.matrices()[0], length))
+        return self._kernel(system, powers(system, length))
 
-    def _kernel(self, system: System, powers: Powers) -> Tensor:
+    def _kernel(self, system: System, a: Powers) -> Tensor:
         """What is cut off at the end is taken from C on the fly: C itself is the parameter, at any length."""
-        return system.kernel(as_complex(powers.cut(self._c())).conj() / 2, powers.length)
+        return system.kernel(as_complex(a.cut(self._c())).conj() / 2, a.length)
 
     def _c(self) -> Tensor:
         """Return 2 Re(C .) as weights of the real state (1 or 2, H, N), in double precision."""
@@ -195,21 +196,20 @@ class S4(nn.Module):
         u_blh, system, length = x_bld, self.system(), x_bld.shape[1]
         if length == 0 and state is not None:
             return u_blh, state
-        a_bar, b_bar = system.matrices()
-        powers = Powers(a_bar, max(length, 1))
-        k = self._kernel(system, powers).to(u_blh.dtype)
+        a = powers(system, max(length, 1))
+        k = self._kernel(system, a).to(u_blh.dtype)
         if not self.causal:
             back, start = beside.get("x_reverse"), self.config.backward_start
             return two_sided(u_blh, k[0], k[1], self.D, u_back_blh=back, start=start), ()
         y_blh = fft_conv(u_blh, k[0], self.D)
         if length == 0:
             return y_blh, self.init_state(len(u_blh), device=u_blh.device, dtype=u_blh.dtype)
-        x = powers.last_state(u_blh, b_bar, lengths_b)
+        x = a.last_state(u_blh, system.inputs(), lengths_b)
         if state is not None:
             before = as_real(state["x"]).to(u_blh.dtype)
-            y_blh = y_blh + powers.echo(before, self._c()[0], length)
+            y_blh = y_blh + a.echo(before, self._c()[0])
             steps = torch.full_like(before[:, 0, 0], length).long() if lengths_b is None else lengths_b
-            x = x + powers.after(before, steps)
+            x = x + a.after(before, steps)
         return y_blh, {"x": as_complex(x)}
 
 

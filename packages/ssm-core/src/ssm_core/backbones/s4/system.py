@@ -1,4 +1,4 @@
-"""The mathematics of S4: a bilinear step in O(N), its powers, and the convolution kernel by the Cauchy product.
+"""The mathematics of S4: a bilinear step in O(N), and the convolution kernel by the Cauchy product.
 
 The N/2 stored states x stand for conjugate pairs. On them the whole system acts as
 
@@ -15,10 +15,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ssm_core.ops import cauchy
-from ssm_core.ragged import flip_valid
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,11 @@ class System:
         units = as_complex(torch.eye(2 * n, dtype=self.dt.dtype, device=self.dt.device))  # (N, N/2)
         d, u, v = self.woodbury()
         w = apply(d[:, None], u[:, None], v[:, None], units)  # W of each unit vector: (H, N, N/2)
-        b = apply(d, u, v, self.dt[:, None] * self.b)
-        return as_real(2 * w - units).mT, as_real(b)
+        return as_real(2 * w - units).mT, self.inputs()
+
+    def inputs(self) -> Tensor:
+        """Return the discrete B over the reals, (H, N)."""
+        return as_real(apply(*self.woodbury(), self.dt[:, None] * self.b))
 
     def kernel(self, c: Tensor, length: int) -> Tensor:
         """Return the first `length` values of the impulse response (K, H, length).
@@ -108,75 +109,3 @@ def as_real(x: Tensor) -> Tensor:
 def as_complex(x: Tensor) -> Tensor:
     """(..., N) real as (..., N/2) complex."""
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
-
-
-class Powers:
-    """A matrix in each channel to the powers 1, 2, 4, ..., and what a sequence of `length` elements needs of them.
-
-    Args:
-        a: Matrices (H, N, N).
-        length: Longest power asked for, 1 at least.
-    """
-
-    def __init__(self, a: Tensor, length: int) -> None:
-        self.squares = [a]
-        while 2 ** len(self.squares) <= length:
-            self.squares.append(self.squares[-1] @ self.squares[-1])
-        self.length = length
-        self.chunk = 0  # exponent of a power of two near the root of the length
-        while 4**self.chunk < length:
-            self.chunk += 1
-
-    def cut(self, c: Tensor) -> Tensor:
-        """Return (I - A^length)^T c for c (K, H, N)."""
-        turned, left = c, self.length
-        for square in self.squares:
-            if left % 2:
-                turned = torch.einsum("hmn,khm->khn", square, turned)
-            left //= 2
-        return c - turned
-
-    def after(self, x: Tensor, steps_b: Tensor) -> Tensor:
-        """Return A^steps x for x (B, H, N), each row by its own number of steps, `length` at most."""
-        for bit, square in enumerate(self.squares):
-            moved = torch.einsum("hmn,bhn->bhm", square.to(x.dtype), x)
-            x = torch.where((steps_b // 2**bit % 2 == 1)[:, None, None], moved, x)
-        return x
-
-    def series(self, b: Tensor) -> Tensor:
-        """Return b, A b, A^2 b, ... for b (H, N), as many as a chunk is long: (H, R, N)."""
-        columns = b[..., None]
-        for square in self.squares[: self.chunk]:
-            columns = torch.cat([columns, square @ columns], -1)
-        return columns.mT
-
-    def transposed_series(self, c: Tensor) -> Tensor:
-        """Return c, A^T c, (A^T)^2 c, ...: (H, R, N)."""
-        rows = c[:, None]
-        for square in self.squares[: self.chunk]:
-            rows = torch.cat([rows, rows @ square], 1)
-        return rows
-
-    def last_state(self, u_blh: Tensor, b: Tensor, lengths_b: Tensor | None) -> Tensor:
-        """Return sum_j A^j b u_{last - j} (B, H, N) for inputs u (B, L, H) that are zero behind each row's end."""
-        fine = self.series(b).to(u_blh.dtype)
-        columns = fine.shape[1]
-        rows = -(-u_blh.shape[1] // columns)
-        backwards = F.pad(flip_valid(u_blh, lengths_b), (0, 0, 0, rows * columns - u_blh.shape[1]))
-        x = torch.einsum("bqrh,hrn->bqhn", backwards.unflatten(1, (rows, columns)), fine)
-        for square in self.squares[self.chunk :]:
-            if x.shape[1] == 1:
-                break
-            x = F.pad(x, (0, 0, 0, 0, 0, x.shape[1] % 2))
-            x = x[:, ::2] + torch.einsum("hmn,bqhn->bqhm", square.to(x.dtype), x[:, 1::2])
-        return x[:, 0]
-
-    def echo(self, x: Tensor, c: Tensor, length: int) -> Tensor:
-        """Return c A^{k+1} x for k < length, that is what a state x (B, H, N) adds to the outputs (B, L, H)."""
-        fine = self.transposed_series(torch.einsum("hmn,hm->hn", self.squares[0], c)).to(x.dtype)
-        chunks = x[:, None]
-        for square in self.squares[self.chunk :]:
-            if chunks.shape[1] * fine.shape[1] >= length:
-                break
-            chunks = torch.cat([chunks, torch.einsum("hmn,bqhn->bqhm", square.to(x.dtype), chunks)], 1)
-        return torch.einsum("bqhn,hrn->bqrh", chunks, fine).flatten(1, 2)[:, :length]
