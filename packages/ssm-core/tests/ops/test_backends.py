@@ -170,8 +170,8 @@ def test_numba_is_imported_only_when_it_is_needed():
 
 
 @needs_numba
-@pytest.mark.parametrize(("rows", "width"), [(8, 40), (3, 200), (1, 300)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+@pytest.mark.parametrize(("rows", "width"), [(8, 40), (3, 200), (1, 300), (2, 333)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128])
 def test_threads_change_nothing(rows, width, dtype):
     """Work cut by sequences, by columns, and not at all: the same bits."""
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ gradient. A time-invariant `a` gathers its gradient per sequence, in float64 (a 
 
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -148,11 +149,15 @@ def _backward_real(
 
 @jit
 def _products_real(grad_a, s, lam, t, before, p, a_stride, low, high, down):
-    """Row s of grad_a += lam_t before_p if `a` is time-invariant, else row t of grad_a = lam_t before_p."""
+    """Row s of grad_a += lam_t before_p if `a` is time-invariant, else row t of grad_a = lam_t before_p.
+
+    A product of two float32 is exact in float64, so which of two such products is fused into their sum, which the
+    compiler decides anew for a vector and for the columns left over, changes no bit of it.
+    """
     if a_stride == 0:
         for j in range(low, high):
             f = column(j, low, high, down)
-            grad_a[s, f] += lam[t, f] * before[p, f]
+            grad_a[s, f] += np.float64(lam[t, f]) * before[p, f]
     else:
         for j in range(low, high):
             f = column(j, low, high, down)
@@ -203,8 +208,9 @@ def _products_complex(grad_a, s, lam, t, before, p, a_stride, low, high, down):
         for j in range(low, high):
             f = column(j, low, high, down)
             re, im = f + f, f + f + ONE
-            grad_a[s, re] += lam[t, re] * before[p, re] + lam[t, im] * before[p, im]
-            grad_a[s, im] += lam[t, im] * before[p, re] - lam[t, re] * before[p, im]
+            lam_re, lam_im = np.float64(lam[t, re]), np.float64(lam[t, im])
+            grad_a[s, re] += lam_re * before[p, re] + lam_im * before[p, im]
+            grad_a[s, im] += lam_im * before[p, re] - lam_re * before[p, im]
     else:
         for j in range(low, high):
             f = column(j, low, high, down)
