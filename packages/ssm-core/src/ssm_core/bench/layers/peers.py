@@ -24,23 +24,25 @@ class Peer:
         of: Our backbone that it is timed beside.
         block: The module, (B, L, H) to (B, L, H).
         slow: It loops over time.
+        same: It computes what our block does, with the same weights.
     """
 
     name: str
     of: str
     block: nn.Module
     slow: bool = False
+    same: bool = True
 
 
 def peers(backbone: str, block: nn.Module) -> list[Peer]:
-    """Return the peers of a block of ours, checked to compute the same.
+    """Return the peers of a block of ours, those that should compute the same checked to do so.
 
     Raises:
         AssertionError: If one of them does not.
     """
     makers: dict[str, Callable[[Any], list[Peer]]] = {"s5": _s5, "s6": _mamba}
     found = makers[backbone](block) if backbone in makers else []
-    for peer in found:
+    for peer in [peer for peer in found if peer.same]:
         _check(block, peer)
     return found
 
@@ -68,10 +70,10 @@ class _Inside(nn.Module):
 
 
 def _s5(block: Any) -> list[Peer]:
-    """s5-pytorch's layer in our block. It stores all P states, ours one of each conjugate pair."""
+    """s5-pytorch's layer in our block, and in its own. It stores all P states, ours one of each conjugate pair."""
     if not (release := _release("s5-pytorch")):
         return []
-    from s5 import S5 as OtherS5  # pyright: ignore[reportMissingImports]
+    from s5 import S5 as OtherS5, S5Block  # pyright: ignore[reportMissingImports]
 
     ours, inner = block.mixer, OtherS5(block.d_model, block.mixer.config.state_size)
     b, c = torch.view_as_complex(ours.B), torch.view_as_complex(ours.C)
@@ -80,7 +82,13 @@ def _s5(block: Any) -> list[Peer]:
     _set(inner.seq.C, _pairs(c.mT).mT)
     _set(inner.seq.D, ours.D)
     _set(inner.seq.log_step, torch.cat([ours.log_step, ours.log_step]))
-    return [Peer(f"s5-pytorch {release}", "s5", _Inside(block, inner))]
+    own = S5Block(block.d_model, block.mixer.config.state_size, bidir=False)
+    own.s5 = copy.deepcopy(inner)
+    return [
+        Peer(f"s5-pytorch {release}", "s5", _Inside(block, inner)),
+        # Two norms and a larger map of the channels: another function, whose layer is the one just compared.
+        Peer(f"s5-pytorch {release}, S5Block", "s5", own, same=False),
+    ]
 
 
 def _pairs(z: Tensor) -> Tensor:
