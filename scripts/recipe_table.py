@@ -17,6 +17,7 @@ import torch
 from ssm_core.model import build_for_task
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import UserError
+from ssm_core.run.config import RunConfig
 from ssm_core.run.recipes import recipes
 from ssm_lab import assemble
 
@@ -50,10 +51,16 @@ def rows() -> Iterator[tuple[str, str, int | None]]:
                 yield recipe.name, backbone, None
 
 
+def config_of(recipe: str, backbone: str) -> RunConfig:
+    """Return the settings of a recipe's run, as the command line resolves them."""
+    return assemble.run_config(
+        assemble.Flags(backbone=backbone, task=recipe.partition("/")[0], recipe=recipe)
+    )
+
+
 def parameters(recipe: str, backbone: str) -> int:
     """Return the number of parameters of a recipe's model."""
-    task = recipe.partition("/")[0]
-    config = assemble.run_config(assemble.Flags(backbone=backbone, task=task, recipe=recipe))
+    config = config_of(recipe, backbone)
     assert config.task is not None
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ssm_core import build_model
+from ssm_core.model import build_stack
 from ssm_core.params import gather_hints, groups
 from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, PluginError, UserError
 from ssm_core.plugin.spec import Capabilities
-from ssm_core.protocols import LayerInfo
+from ssm_core.protocols import LayerInfo, Needs
+from ssm_core.run.config import Choice, ModelConfig
 from ssm_core.testing import AddonSuite, MixerSuite, TaskSuite
 from ssm_core.testing.subject import build_parts
 
@@ -71,6 +73,22 @@ def sample(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     g = torch.Generator().manual_seed(0)
     gaps = {"dt_bl": 0.3 + 2 * torch.rand(3, 21, generator=g)} if model.stack.takes_dt else {}
     return torch.randn(3, 21, 3, generator=g), gaps
+
+
+@pytest.mark.parametrize(
+    ("backbone", "knobs"),
+    [(name, {}) for name in described("backbone")] + [("ssm-core/liquid_s4", {"mode": "pb"})],
+)
+def test_gaps_are_refused_at_build_where_they_mean_nothing(backbone: str, knobs: dict[str, Any]) -> None:
+    """A task with gaps: built by whoever says that it takes them, refused by all others with a way out."""
+    causal = described("backbone")[backbone].capabilities.causal
+    model = ModelConfig(d_model=WIDTH, n_layers=2, causal=causal)
+    chosen = Choice.of("backbone", backbone, knobs, "backbone")
+    if build_stack(chosen, [], model, Needs(), MAX_LENGTH).takes_dt:
+        assert build_stack(chosen, [], model, Needs(dt=True), MAX_LENGTH).takes_dt
+        return
+    with pytest.raises(ConfigError, match=r"task\.time=ignored"):
+        build_stack(chosen, [], model, Needs(dt=True), MAX_LENGTH)
 
 
 every_combination = pytest.mark.parametrize(("backbone", "addon", "causal"), combinations())

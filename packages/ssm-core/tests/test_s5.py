@@ -249,3 +249,34 @@ def test_the_state_of_an_empty_sequence_is_the_one_given() -> None:
     y, after = s5(torch.randn(2, 0, 3, dtype=torch.float64), state=state)
     assert y.shape == (2, 0, 3)
     assert torch.equal(after["x"], state["x"])
+
+
+@pytest.mark.parametrize(
+    ("knobs", "slow", "fixed"),
+    [
+        ({}, {"Lambda_re", "Lambda_im", "B", "log_step"}, {"Lambda_re", "Lambda_im", "B", "log_step"}),
+        ({"dt_global": True}, {"Lambda_re", "Lambda_im", "B"}, {"Lambda_re", "Lambda_im", "B"}),
+        (
+            {"opt_config": "BandCdecay"},
+            {"Lambda_re", "Lambda_im", "B", "log_step"},
+            {"Lambda_re", "Lambda_im", "log_step"},
+        ),
+        (
+            {"opt_config": "BfastandCdecay"},
+            {"Lambda_re", "Lambda_im", "log_step"},
+            {"Lambda_re", "Lambda_im", "log_step"},
+        ),
+        (
+            {"opt_config": "noBCdecay", "dt_global": True},
+            {"Lambda_re", "Lambda_im", "B", "C", "C_reverse", "D"},
+            {"Lambda_re", "Lambda_im", "B", "C", "C_reverse", "D"},
+        ),
+    ],
+)
+def test_groups_are_those_of_the_original_code(
+    knobs: dict[str, Any], slow: set[str], fixed: set[str]
+) -> None:
+    hints = layer(causal=False, lr_scale=0.5, **knobs).param_hints()
+    assert {name for name, hint in hints.items() if hint.lr_scale == 0.5} == slow
+    assert {name for name, hint in hints.items() if hint.weight_decay == 0.0} == fixed
+    assert all(hint.lr_scale in (0.5, 1.0) and hint.dtype == torch.float32 for hint in hints.values())

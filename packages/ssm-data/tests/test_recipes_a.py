@@ -12,7 +12,7 @@ from ssm_core.run.config import Choice, RunConfig, layered
 from ssm_core.run.recipes import Recipe, recipe, recipes
 
 TASKS = ("lra-listops", "lra-text", "lra-retrieval")
-PUBLISHED = ("chordmixer", "dss", "liquid_s4", "mega", "s4", "s4d", "s5", "s6", "seqboat")
+PUBLISHED = ("chordmixer", "dss", "liquid_s4", "lru", "mega", "s4", "s4d", "s5", "s6", "seqboat")
 
 OURS = [each for each in recipes() if each.name.partition("/")[0] in TASKS and each.dist == "ssm-data"]
 CASES = [(each.name, backbone) for each in OURS for backbone in each.backbones]

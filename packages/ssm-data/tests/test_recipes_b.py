@@ -11,7 +11,7 @@ from ssm_core.run.config import RunConfig, layered
 from ssm_core.run.recipes import Recipe, default_recipe, recipes
 
 TASKS = ("lra-image", "lra-pathfinder", "lra-pathx")
-PUBLISHED = ("chordmixer", "dss", "liquid_s4", "mega", "s4", "s4d", "s5", "s6", "seqboat")
+PUBLISHED = ("chordmixer", "dss", "liquid_s4", "lru", "mega", "s4", "s4d", "s5", "s6", "seqboat")
 OURS = [each for each in recipes() if each.name.split("/")[0] in TASKS and each.dist == "ssm-data"]
 EACH = [
     pytest.param(each, backbone, id=f"{each.name}-{backbone}") for each in OURS for backbone in each.backbones

@@ -159,6 +159,20 @@ def test_the_number_of_parameters() -> None:
     assert size(model.stack.blocks[0]) == expected
 
 
+def test_a_feed_forward_network_follows_every_second_layer() -> None:
+    options: dict[str, Any] = {"d_input": 3, "d_model": 8, "n_layers": 4}
+    with_it = build_model("s4", backbone_config={"ffn_every": 2}, **options)
+    without = build_model("s4", **options)
+    added = {name for name, _ in with_it.named_parameters()} - {
+        name for name, _ in without.named_parameters()
+    }
+    assert {name.split(".")[2] for name in added} == {"1", "3"}
+    maps, norm = 2 * 4 * 8 * 8 + 4 * 8 + 8, 2 * 8
+    assert sum(dict(with_it.named_parameters())[name].numel() for name in added) == 2 * (maps + norm)
+    with pytest.raises(ValueError, match="ffn_every"):
+        S4Config(ffn_every=-1)
+
+
 def test_hints_say_what_the_original_does() -> None:
     hints = layer(lr_scale=0.1).param_hints()
     slow = Hint(lr_scale=0.1, weight_decay=0.0, dtype=torch.float32)

@@ -64,6 +64,20 @@ def test_the_kernel_is_that_of_the_hippo_matrix(length: int, dt: float) -> None:
 
 
 @pytest.mark.parametrize("length", [63, 64, 1024])
+@pytest.mark.parametrize("dt", [1e-3, 1e-1])
+@torch.no_grad()
+def test_the_kernel_is_what_steps_make_of_an_impulse(length: int, dt: float) -> None:
+    s4 = exact("legs", dt)
+    s4.D.zero_()
+    state, outputs = s4.init_state(1), []
+    for time in range(length):
+        y, state = s4.step(torch.full((1, 1), float(time == 0), dtype=torch.float64), state=state)
+        outputs.append(y[0, 0])
+    kernel = s4.kernel(length)[0, 0]
+    assert (torch.stack(outputs) - kernel).abs().max() <= 1e-12 * kernel.abs().max()
+
+
+@pytest.mark.parametrize("length", [63, 64, 1024])
 def test_the_kernel_of_float32_parameters_loses_their_rounding_only(length: int) -> None:
     """The same numbers in single and in double precision: what the layer puts out in float32 is right to 1e-6."""
     torch.manual_seed(0)

@@ -143,6 +143,17 @@ def test_an_add_on_goes_on_top_and_cannot_be_written(tmp_path: Path) -> None:
         to_huggingface(model, tmp_path / "out")
 
 
+@kinds
+def test_an_add_on_that_starts_as_the_identity_changes_no_bit(kind: str) -> None:
+    pytest.importorskip("ssm_smr")
+    ids = load_file(CHECKPOINTS / kind / "golden.safetensors")["ids"]
+    plain = from_huggingface(CHECKPOINTS / kind).eval()
+    gated = from_huggingface(CHECKPOINTS / kind, ["smr"], addon_configs=[{"init": "identity"}]).eval()
+    assert len(dict(gated.named_parameters())) > len(dict(plain.named_parameters()))
+    with torch.no_grad():
+        assert torch.equal(gated(ids)[0], plain(ids)[0])
+
+
 def test_missing_files_are_named(copied: Path) -> None:
     (copied / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json"):

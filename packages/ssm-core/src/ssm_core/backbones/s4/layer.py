@@ -16,6 +16,7 @@ from ssm_core.backbones.s4.spec import S4Config
 from ssm_core.backbones.s4.system import System, apply, as_complex, as_real
 from ssm_core.block import ResidualBlock
 from ssm_core.compose import whole
+from ssm_core.feed_forward import FeedForward
 from ssm_core.hippo import diagonal_start, dplr_start
 from ssm_core.lti import refuse, two_sided
 from ssm_core.ops import fft_conv
@@ -228,4 +229,14 @@ def draw_start(kind: str, n: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 def build(config: S4Config, layer: LayerInfo, slot: SlotFn) -> Block:
     """Build one S4 block; its two slots coincide."""
     mixer = whole(lambda width: S4(width, config, causal=layer.causal), slot, layer.d_model)
-    return ResidualBlock(mixer, layer, config.activation, drop_mixed=True)
+    after = None
+    if config.ffn_every and (layer.index + 1) % config.ffn_every == 0:
+        after = FeedForward(
+            layer.d_model,
+            4 * layer.d_model,
+            norm=layer.norm,
+            prenorm=layer.prenorm,
+            dropout=layer.dropout,
+            tie_dropout=layer.tie_dropout,
+        )
+    return ResidualBlock(mixer, layer, config.activation, drop_mixed=True, then=after)

@@ -26,6 +26,8 @@ class S4Config:
         backward_start: Where the second direction of a bidirectional layer begins: with the next element, as in the
             original code, or with the same one.
         activation: Channel mixing after the state-space model; full_glu is the original's.
+        ffn_every: A feed-forward network of four times the width, with GELU, follows every so many layers, as in the
+            original's models of text; 0 is none.
         lr_scale: Factor on the learning rate of A, P and B, which do not decay.
         lr_scale_dt: Factor on the learning rate of the steps, which do not decay.
         lr_scale_c: Factor on the learning rate of C, which then does not decay; none trains C as any other weight.
@@ -41,6 +43,7 @@ class S4Config:
     rate: float = 1.0
     backward_start: Literal["next", "same"] = "next"
     activation: Literal["full_glu", "half_glu1", "half_glu2", "linear", "gelu", "none"] = "full_glu"
+    ffn_every: int = 0
     lr_scale: float = 0.25
     lr_scale_dt: float = 1.0
     lr_scale_c: float | None = None
@@ -51,6 +54,8 @@ class S4Config:
             raise ValueError(
                 f"state_size {self.state_size} must be even, for whole conjugate pairs, and above 0"
             )
+        if self.ffn_every < 0:
+            raise ValueError("ffn_every must be 1 or more, or 0 for none")
         if self.n_ssm < 0:
             raise ValueError("n_ssm must be 1 or more, or 0 for one of each channel's own")
         free = self.start.startswith("diag-")

@@ -74,11 +74,18 @@ class S5(nn.Module):
             self.log_step.copy_(low + (high - low) * torch.rand(p // 2))
 
     def param_hints(self) -> dict[str, Hint]:
-        """Eigenvalues, B and steps learn slower and never decay; all stay in float32."""
-        slow = Hint(lr_scale=self.config.lr_scale, weight_decay=0.0, dtype=torch.float32)
-        output = Hint(dtype=torch.float32)
-        hints = {"Lambda_re": slow, "Lambda_im": slow, "B": slow, "log_step": slow, "C": output, "D": output}
-        return hints if self.causal else hints | {"C_reverse": output}
+        """Eigenvalues learn slower and never decay, the rest is as ``opt_config`` says; all stay in float32."""
+        config = self.config
+        slow = Hint(lr_scale=config.lr_scale, weight_decay=0.0, dtype=torch.float32)
+        regular = Hint(dtype=torch.float32)
+        inputs = {
+            "BandCdecay": Hint(lr_scale=config.lr_scale, dtype=torch.float32),
+            "BfastandCdecay": regular,
+        }.get(config.opt_config, slow)
+        outputs = slow if config.opt_config == "noBCdecay" else regular
+        hints = {"Lambda_re": slow, "Lambda_im": slow, "B": inputs, "C": outputs, "D": outputs}
+        hints["log_step"] = regular if config.dt_global else slow
+        return hints if self.causal else hints | {"C_reverse": outputs}
 
     def init_state(
         self, batch_size: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -22,7 +22,12 @@ class S5Config:
             to the eigenbasis, or complex_normal in the eigenbasis.
         clip_eigs: Keep the real parts of the eigenvalues at or below -1e-4.
         activation: Channel mixing after the state-space model, in the original code's names.
-        lr_scale: Factor on the learning rate of the eigenvalues, B and the steps.
+        lr_scale: Factor on the learning rate of the eigenvalues, the steps, and B or what else opt_config says. None
+            of these decays, but for B where opt_config says so.
+        opt_config: Groups of parameters in the original code's names: standard (B is slow and does not decay, C learns
+            and decays like all others), BandCdecay (B is slow but decays), BfastandCdecay (B as C), noBCdecay (C and D
+            as B in standard).
+        dt_global: The steps learn and decay like all others.
         step_rescale: Factor on all steps, to run a trained model at another sampling rate.
     """
 
@@ -35,6 +40,8 @@ class S5Config:
     clip_eigs: bool = False
     activation: Literal["half_glu1", "half_glu2", "full_glu", "linear", "gelu", "none"] = "half_glu1"
     lr_scale: float = 0.25
+    opt_config: Literal["standard", "BandCdecay", "BfastandCdecay", "noBCdecay"] = "standard"
+    dt_global: bool = False
     step_rescale: float = 1.0
 
     def __post_init__(self) -> None:

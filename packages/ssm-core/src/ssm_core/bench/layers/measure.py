@@ -83,7 +83,8 @@ def _at_length(config: LayersConfig, length: int) -> list[dict[str, Any]]:
 def default_blocks(only: str, d_model: int, max_length: int, state_size: int = 0) -> dict[str, Any]:
     """Build one block of every backbone whose name holds ``only``, with its default knobs, causal if it can be.
 
-    A ``state_size`` other than 0 is given to those that have this knob. A backbone that cannot be loaded or built is left out: nobody asked for it by name.
+    A ``state_size`` other than 0 is given to those that have this knob. A backbone that cannot be loaded or built is
+    left out: nobody asked for it by name.
     """
     blocks = {}
     for entry in registry.found("backbone"):

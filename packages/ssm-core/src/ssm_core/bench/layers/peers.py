@@ -73,16 +73,16 @@ def _s5(block: Any) -> list[Peer]:
     """s5-pytorch's layer in our block, and in its own. It stores all P states, ours one of each conjugate pair."""
     if not (release := _release("s5-pytorch")):
         return []
-    from s5 import S5 as OtherS5, S5Block  # pyright: ignore[reportMissingImports]
+    import s5  # pyright: ignore[reportMissingImports]
 
-    ours, inner = block.mixer, OtherS5(block.d_model, block.mixer.config.state_size)
+    ours, inner = block.mixer, s5.S5(block.d_model, block.mixer.config.state_size)
     b, c = torch.view_as_complex(ours.B), torch.view_as_complex(ours.C)
     _set(inner.seq.Lambda, _pairs(torch.complex(ours.Lambda_re, ours.Lambda_im)))
     _set(inner.seq.B, _pairs(b))
     _set(inner.seq.C, _pairs(c.mT).mT)
     _set(inner.seq.D, ours.D)
     _set(inner.seq.log_step, torch.cat([ours.log_step, ours.log_step]))
-    own = S5Block(block.d_model, block.mixer.config.state_size, bidir=False)
+    own = s5.S5Block(block.d_model, block.mixer.config.state_size, bidir=False)
     own.s5 = copy.deepcopy(inner)
     return [
         Peer(f"s5-pytorch {release}", "s5", _Inside(block, inner)),
