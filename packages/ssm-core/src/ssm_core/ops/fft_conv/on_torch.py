@@ -33,7 +33,7 @@ def forward(u: Tensor, k: Tensor, D: Tensor | None, k_reverse: Tensor | None) ->
     slabs = _slabs(u, n)
     spectrum = _transform(u[slabs[0]], n)
     for slab in slabs:
-        y[slab] = torch.fft.irfft(spectrum(u[slab]).mul_(C[slab[2]]), n)[..., :L].mT
+        y[slab] = _inverse(spectrum(u[slab]).mul_(C[slab[2]]), n, L)
     return (y if D is None else y.addcmul_(u, D),)
 
 
@@ -55,7 +55,7 @@ def backward(
     for slab in slabs:
         G = spectrum(grad[slab])  # (rows, columns, n/2 + 1)
         grad_C[slab[2]] += spectrum(u[slab]).conj_physical_().mul_(G).sum(0)
-        grad_u[slab] = torch.fft.irfft(G.mul_(C[slab[2]]), n)[..., :L].mT
+        grad_u[slab] = _inverse(G.mul_(C[slab[2]]), n, L)
     grad_c = torch.fft.irfft(grad_C, n)  # (H, n)
     grad_k = F.pad(grad_c[:, :K], (0, k.shape[1] - K))
     if k_reverse is not None:
@@ -121,6 +121,19 @@ def _transform(largest: Tensor, n: int) -> Callable[[Tensor], Tensor]:
         return torch.fft.rfft(padded)
 
     return spectrum
+
+
+def _inverse(spectrum: Tensor, n: int, length: int) -> Tensor:
+    """The first L numbers of the inverse transform: (B, H, n/2 + 1) to (B, L, H).
+
+    Where many columns are turned together, their rows lie a cache line more than n apart: at a power of two they would
+    all be in each other's place in the cache.
+    """
+    rows, columns = spectrum.shape[:2]
+    if columns <= _LINE:
+        return torch.fft.irfft(spectrum, n)[..., :length].mT
+    apart = torch.empty((rows, columns, n + _LINE), dtype=spectrum.dtype.to_real(), device=spectrum.device)
+    return torch.fft.irfft(spectrum, n, out=apart[..., :n])[..., :length].mT
 
 
 def _like(x: Tensor | None) -> Tensor | None:
