@@ -21,7 +21,12 @@ def measure(config: GenerationConfig) -> Result:
     """Time steps near both positions and count the bytes of the state that they carry."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    blocks = default_blocks(config.only, config.d_model, config.late + config.steps)
+    blocks = default_blocks(
+        config.only,
+        config.d_model,
+        config.late + config.steps,
+        {"window": config.window, "chunk_size": config.window},
+    )
     rows = [
         {"block": name, **_block(block.to(config.device).eval(), config)}
         for name, block in blocks.items()

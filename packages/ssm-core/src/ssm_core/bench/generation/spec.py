@@ -15,6 +15,7 @@ class GenerationConfig:
         early: The first position.
         late: The second; what comes before it is run in parallel.
         steps: Steps timed at each position; the two take turns.
+        window: Elements that attention sees, of the backbones that have a knob window or chunk_size; 0 is the default.
         batch: Rows B.
         d_model: Width H.
         threads: CPU threads; 0 is torch's own choice.
@@ -26,6 +27,7 @@ class GenerationConfig:
     early: int = 10
     late: int = 10_000
     steps: int = 200
+    window: int = 0
     batch: int = 1
     d_model: int = 256
     threads: int = 0
@@ -34,8 +36,10 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if min(self.early, self.steps, self.batch, self.d_model) < 1 or self.threads < 0:
-            raise ValueError("early, steps, batch and d_model must be at least 1, threads at least 0")
+        if min(self.early, self.steps, self.batch, self.d_model) < 1 or min(self.threads, self.window) < 0:
+            raise ValueError(
+                "early, steps, batch and d_model must be at least 1, threads and window at least 0"
+            )
         if self.late <= self.early:
             raise ValueError("late must lie behind early")
         if self.graph and self.device == "cpu":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -54,7 +54,8 @@ def _at_length(config: LayersConfig, length: int) -> list[dict[str, Any]]:
     x = torch.randn(batch, length, config.d_model, device=config.device)
     blocks: dict[str, nn.Module] = {}
     others: dict[str, Peer] = {}
-    for name, block in default_blocks(config.only, config.d_model, length, config.state_size).items():
+    chosen = {"state_size": config.state_size}
+    for name, block in default_blocks(config.only, config.d_model, length, chosen).items():
         blocks[name] = block
         for peer in peers(name, block):
             if not peer.slow or length <= LOOP_LENGTH:
@@ -80,11 +81,11 @@ def _at_length(config: LayersConfig, length: int) -> list[dict[str, Any]]:
     ]
 
 
-def default_blocks(only: str, d_model: int, max_length: int, state_size: int = 0) -> dict[str, Any]:
+def default_blocks(only: str, d_model: int, max_length: int, knobs: Mapping[str, int]) -> dict[str, Any]:
     """Build one block of every backbone whose name holds ``only``, with its default knobs, causal if it can be.
 
-    A ``state_size`` other than 0 is given to those that have this knob. A backbone that cannot be loaded or built is
-    left out: nobody asked for it by name.
+    ``knobs`` are given to those that have them, but for those of 0. A backbone that cannot be loaded or built is left
+    out: nobody asked for it by name.
     """
     blocks = {}
     for entry in registry.found("backbone"):
@@ -95,10 +96,10 @@ def default_blocks(only: str, d_model: int, max_length: int, state_size: int = 0
             assert isinstance(spec, BackboneSpec)
             causal = spec.capabilities.causal
             layer = LayerInfo(index=0, n_layers=1, d_model=d_model, causal=causal, max_length=max_length)
-            has_states = any(field.name == "state_size" for field in dataclasses.fields(spec.config))
-            knobs = {"state_size": state_size} if state_size and has_states else {}
+            known = {field.name for field in dataclasses.fields(spec.config)}
+            chosen = {name: value for name, value in knobs.items() if value and name in known}
             blocks[entry.name] = build(
-                registry.configure("backbone", entry.long_name, knobs), layer, Slots([], layer)
+                registry.configure("backbone", entry.long_name, chosen), layer, Slots([], layer)
             )
         except (UserError, ValueError):
             continue
