@@ -197,7 +197,7 @@ def test_all_pictures_of_32_pixels_would_take_at_most_a_quarter_of_an_hour() -> 
 
 @pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 @pytest.mark.slow
-@pytest.mark.parametrize(("resolution", "dashes"), [(16, 4), (32, 14), (128, 6)])
+@pytest.mark.parametrize(("resolution", "dashes"), [(16, 4), (32, 14), (64, 14), (128, 6)])
 def test_compiled_code_makes_the_same_pictures(resolution: int, dashes: int) -> None:
     plan = recipe(resolution, dashes, 3, "published")
     plain = list(pictures(plan, "test", 0, 6))

@@ -14,7 +14,7 @@ from ssm_core.protocols import Progress
 from ssm_data import cache, files, sources
 from ssm_data.lra_pathfinder import reader
 from ssm_data.lra_pathfinder.generate import GENERATOR, SPLITS, Recipe, pictures, recipe, worth_compiling
-from ssm_data.lra_pathfinder.spec import RELEASED, PathfinderKnobs
+from ssm_data.lra_pathfinder.spec import RELEASED, ROWS, PathfinderKnobs
 from ssm_data.pixels import PixelSplit, Selection
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,12 @@ def _files(
     vocabulary: list[str] | None,
     progress: Progress | None,
 ) -> dict[str, PixelSplit]:
-    rows = reader.listed(folder, config.expected_rows)
-    told = f"files of the official release's layout, {sources.counted(len(rows), 'picture')}: {folder}"
+    rows, lists = reader.listed(folder, config.expected_rows), reader.fingerprint(folder)
+    size = "" if len(rows) == ROWS else f" (NOT the release's {ROWS:,})"
+    told = (
+        f"files of the official release's layout, {sources.counted(len(rows), 'picture')}{size}: {folder}, "
+        f"lists sha256 {lists}"
+    )
     blocks = _blocks("files", len(rows), BLOCK_BYTES["read"] // resolution**2)
 
     def make(missing: list[str]) -> Iterator[tuple[str, Mapping[str, NDArray], str]]:
@@ -113,7 +117,7 @@ def _files(
     identity = {
         "reader": reader.READER,
         "folder": str(folder.resolve()),
-        "lists": reader.fingerprint(folder),
+        "lists": lists,
         # A second or two for the 200,000 of the release: the lists say which pictures there are, not what is in them.
         "pictures": files.stamp(path for path in _folders(folder, rows) if path.is_dir()),
         "resolution": resolution,

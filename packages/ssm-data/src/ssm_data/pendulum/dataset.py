@@ -116,7 +116,10 @@ def identity(config: PendulumConfig) -> dict[str, Any]:
 
 
 def _provenance(name: str, config: PendulumConfig, arrays: Mapping[str, NDArray]) -> str:
-    made = f"made by ssm_data.pendulum, generator {GENERATOR}, with numpy {np.__version__}, Pillow {PIL.__version__}"
+    made = (
+        f"regenerated: made by ssm_data.pendulum, generator {GENERATOR}, with numpy {np.__version__}, "
+        f"Pillow {PIL.__version__}"
+    )
     if identity(config) != identity(PendulumConfig()):
         return f"{made}; not the published settings"
     if cache.content_hash(arrays["observations"]) == PUBLISHED[name]:
