@@ -184,7 +184,7 @@ def test_discs_that_a_line_joins_in_sixteen_thousand_pixels(trained: Trained, tm
     run: dict[str, Any] = {"width": 16, "layers": 1, "batch_size": 8}
     rate, knobs = {"optim": {"lr": 0.01}}, {**DISCS, "root": str(tmp_path)}
     ordered = trained("lra-pathx", "s4d", settings=small(180, **run) | rate, **knobs)
-    bag = trained("lra-pathx", "transformer", settings=small(60, **run, **BAG) | rate, **knobs)
+    bag = trained("lra-pathx", "transformer", settings=small(180, **run, **BAG) | rate, **knobs)
     assert min(ordered) > 0.9, ordered
     assert max(bag) < 0.5 + 0.12, bag
 
@@ -243,7 +243,7 @@ def test_clips_whose_tones_come_in_another_order(trained: Trained, tmp_path: Pat
     untold = trained(*run, **told, at={"rate": 8000, "time": "ignored"})
     bag = trained("speech-commands", "transformer", name="all-words", settings=small(200, **BAG), **knobs)
     assert min(ordered) > without_order() + 0.2, ordered
-    assert min(slower) > without_order() + 0.2, slower
+    assert min(slower) > 1 / 35 + 0.5, slower
     assert max(untold) < min(slower) - 0.3, (untold, slower)
     assert max(bag) < 1 / 35 + 0.1, bag
 

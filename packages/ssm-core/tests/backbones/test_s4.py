@@ -169,6 +169,14 @@ def test_a_feed_forward_network_follows_every_second_layer() -> None:
     assert {name.split(".")[2] for name in added} == {"1", "3"}
     maps, norm = 2 * 4 * 8 * 8 + 4 * 8 + 8, 2 * 8
     assert sum(dict(with_it.named_parameters())[name].numel() for name in added) == 2 * (maps + norm)
+    with_it.load_state_dict(without.state_dict(), strict=False)
+    x = torch.randn(2, 9, 3)
+    with torch.no_grad():
+        assert not torch.equal(with_it(x)[0], without(x)[0])
+        for name in added:  # a second half on the residual stream that adds nothing
+            if "down" in name:
+                with_it.get_parameter(name).zero_()
+        torch.testing.assert_close(with_it(x)[0], without(x)[0], rtol=0, atol=0)
     with pytest.raises(ValueError, match="ffn_every"):
         S4Config(ffn_every=-1)
 

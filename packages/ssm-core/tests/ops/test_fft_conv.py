@@ -231,3 +231,11 @@ def test_func_grad_and_vmap():
     for i in range(2):
         row = gradients(tensors[0], k[:, i], *tensors[2:])
         torch.testing.assert_close([x[i] for x in per_row], list(row))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [16, 17, 64])
+def test_the_inverse_is_the_same_bits_however_it_lies(dtype: torch.dtype, columns: int) -> None:
+    spectrum = torch.fft.rfft(torch.randn(2, columns, 64, dtype=dtype))
+    expected = torch.fft.irfft(spectrum, 64)[..., :40].mT
+    assert torch.equal(on_torch._inverse(spectrum, 64, 40), expected)

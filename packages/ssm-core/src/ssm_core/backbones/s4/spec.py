@@ -27,7 +27,7 @@ class S4Config:
             original code, or with the same one.
         activation: Channel mixing after the state-space model; full_glu is the original's.
         ffn_every: A feed-forward network of four times the width, with GELU, follows every so many layers, as in the
-            original's models of text; 0 is none.
+            original's language model; 0 is none.
         lr_scale: Factor on the learning rate of A, P and B, which do not decay.
         lr_scale_dt: Factor on the learning rate of the steps, which do not decay.
         lr_scale_c: Factor on the learning rate of C, which then does not decay; none trains C as any other weight.

@@ -22,11 +22,11 @@ class S5Config:
             to the eigenbasis, or complex_normal in the eigenbasis.
         clip_eigs: Keep the real parts of the eigenvalues at or below -1e-4.
         activation: Channel mixing after the state-space model, in the original code's names.
-        lr_scale: Factor on the learning rate of the eigenvalues, the steps, and B or what else opt_config says. None
-            of these decays, but for B where opt_config says so.
-        opt_config: Groups of parameters in the original code's names: standard (B is slow and does not decay, C learns
-            and decays like all others), BandCdecay (B is slow but decays), BfastandCdecay (B as C), noBCdecay (C and D
-            as B in standard).
+        lr_scale: Factor on the learning rate of what is slow: the eigenvalues, which never decay, and what opt_config
+            and dt_global say.
+        opt_config: Groups of parameters in the original code's names: standard (B and the steps are slow and do not
+            decay, C learns and decays like all others), BandCdecay (B is slow but decays), BfastandCdecay (B as C),
+            noBCdecay (C and D as B in standard).
         dt_global: The steps learn and decay like all others.
         step_rescale: Factor on all steps, to run a trained model at another sampling rate.
     """

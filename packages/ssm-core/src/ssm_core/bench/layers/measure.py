@@ -84,13 +84,17 @@ def _at_length(config: LayersConfig, length: int) -> list[dict[str, Any]]:
 def default_blocks(only: str, d_model: int, max_length: int, knobs: Mapping[str, int]) -> dict[str, Any]:
     """Build one block of every backbone whose name holds ``only``, with its default knobs, causal if it can be.
 
-    ``knobs`` are given to those that have them, but for those of 0. A backbone that cannot be loaded or built is left
-    out: nobody asked for it by name.
+    ``knobs`` are given to those that have them, but for those of 0. A backbone that cannot be loaded or built as it
+    comes is left out: nobody asked for it by name.
+
+    Raises:
+        ConfigError: If one refuses its knobs.
     """
     blocks = {}
     for entry in registry.found("backbone"):
         if only not in entry.name:
             continue
+        chosen: dict[str, int] = {}
         try:
             spec, build = registry.builder("backbone", entry.long_name)
             assert isinstance(spec, BackboneSpec)
@@ -102,7 +106,8 @@ def default_blocks(only: str, d_model: int, max_length: int, knobs: Mapping[str,
                 registry.configure("backbone", entry.long_name, chosen), layer, Slots([], layer)
             )
         except (UserError, ValueError):
-            continue
+            if chosen:
+                raise
     return blocks
 
 

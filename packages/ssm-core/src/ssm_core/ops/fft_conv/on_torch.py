@@ -126,14 +126,14 @@ def _transform(largest: Tensor, n: int) -> Callable[[Tensor], Tensor]:
 def _inverse(spectrum: Tensor, n: int, length: int) -> Tensor:
     """The first L numbers of the inverse transform: (B, H, n/2 + 1) to (B, L, H).
 
-    Where many columns are turned together, their rows lie a cache line more than n apart: at a power of two they would
-    all be in each other's place in the cache.
+    Where a CPU turns many columns together their rows are laid a few numbers more than L apart first: at a power of two
+    they would all be in each other's place in the cache.
     """
-    rows, columns = spectrum.shape[:2]
-    if columns <= _LINE:
-        return torch.fft.irfft(spectrum, n)[..., :length].mT
-    apart = torch.empty((rows, columns, n + _LINE), dtype=spectrum.dtype.to_real(), device=spectrum.device)
-    return torch.fft.irfft(spectrum, n, out=apart[..., :n])[..., :length].mT
+    values = torch.fft.irfft(spectrum, n)[..., :length]
+    if values.device.type != "cpu" or values.shape[1] <= _LINE:
+        return values.mT
+    apart = values.new_empty(*values.shape[:2], length + _LINE)[..., :length]
+    return apart.copy_(values).mT
 
 
 def _like(x: Tensor | None) -> Tensor | None:

@@ -149,11 +149,7 @@ def _backward_real(
 
 @jit
 def _products_real(grad_a, s, lam, t, before, p, a_stride, low, high, down):
-    """Row s of grad_a += lam_t before_p if `a` is time-invariant, else row t of grad_a = lam_t before_p.
-
-    A product of two float32 is exact in float64, so which of two such products is fused into their sum, which the
-    compiler decides anew for a vector and for the columns left over, changes no bit of it.
-    """
+    """Row s of grad_a += lam_t before_p if `a` is time-invariant, else row t of grad_a = lam_t before_p."""
     if a_stride == 0:
         for j in range(low, high):
             f = column(j, low, high, down)
@@ -203,7 +199,11 @@ def _backward_complex(
 
 @jit
 def _products_complex(grad_a, s, lam, t, before, p, a_stride, low, high, down):
-    """As `_products_real`, with lam_t conj(before_p)."""
+    """As `_products_real`, with lam_t conj(before_p).
+
+    A product of two float32 is exact in float64, so which of two such products is fused into their sum, which the
+    compiler decides anew for a vector and for the columns left over, changes no bit of it.
+    """
     if a_stride == 0:
         for j in range(low, high):
             f = column(j, low, high, down)

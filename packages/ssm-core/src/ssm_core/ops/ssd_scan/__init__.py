@@ -72,9 +72,8 @@ def ssd_scan(
     tensors = (x, dt, A, B, C, D, z, initial_state)
     dtype = compute_dtype(*tensors, dt_bias)
     with torch.autocast(x.device.type, enabled=False):
-        dt = dt.to(
-            dtype
-        ).contiguous()  # torch's softplus rounds by the layout: vectors, or element by element
+        # torch's softplus rounds by the layout: vectors, or element by element.
+        dt = dt.to(dtype).contiguous()
         dt = dt if dt_bias is None else dt + dt_bias
         dt = F.softplus(dt) if dt_softplus else dt
         if backend == "reference":
