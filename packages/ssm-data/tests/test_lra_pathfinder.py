@@ -168,7 +168,7 @@ def test_the_known_empty_picture_is_left_out_and_no_other(
     assert sum(len(split) for split in splits.values()) == 20
     assert "sample_172.png is left out" in caplog.text
     (root / "curv_baseline/imgs/0/sample_3.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"sample_3\.png cannot be read: it is empty .*0\.npy, row 3"):
+    with pytest.raises(UserError, match=r"sample_3\.png cannot be read: it is empty .*0\.npy, row 4"):
         make(**given, expected_rows=21, cache=str(tmp_path / "cache")).splits()
 
 
@@ -176,14 +176,14 @@ def bad_lists(kind: str) -> tuple[bytes, str]:
     line = "imgs/0 sample_0.png 0 1 1.0 14 4 2 0.5 1 1\n"
 
     return {
-        "columns": ((line + "imgs/0 sample_1.png 1\n").encode(), "row 1 has 3 columns"),
-        "label": (line.replace(" 0 1 ", " 0 2 ").encode(), "row 0: label '2'"),
-        "outside": (line.replace("imgs/0", "../../x").encode(), "row 0: .* outside"),
-        "absolute": (line.replace("imgs/0", "/etc").encode(), "row 0: .* outside"),
+        "columns": ((line + "imgs/0 sample_1.png 1\n").encode(), "row 2 has 3 columns"),
+        "label": (line.replace(" 0 1 ", " 0 2 ").encode(), "row 1: label '2'"),
+        "outside": (line.replace("imgs/0", "../../x").encode(), "row 1: .* outside"),
+        "absolute": (line.replace("imgs/0", "/etc").encode(), "row 1: .* outside"),
         "bytes": (b"\xff\xfe\x00\x01", "neither text nor an array"),
         "empty": (b"", "are empty"),
         "truncated": (b"\x93NUMPY\x01\x00v\x00", "damaged"),
-        "gone": (line.replace("sample_0", "sample_99").encode(), r"sample_99\.png is not there .*row 0"),
+        "gone": (line.replace("sample_0", "sample_99").encode(), r"sample_99\.png is not there .*row 1"),
     }[kind]
 
 
@@ -234,7 +234,7 @@ def test_damaged_pictures_are_told_with_file_and_row(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=reason) as told:
             make(root=str(tmp_path), expected_rows=12).splits()
         assert str(path) in told.value.what
-        assert "1.npy, row 2" in told.value.what
+        assert "1.npy, row 3" in told.value.what
 
 
 def test_what_is_nowhere_is_told_or_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

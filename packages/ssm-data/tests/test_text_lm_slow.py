@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -21,8 +22,14 @@ from ssm_core.plugin import registry
 from ssm_core.run.config import RunConfig, layered
 from ssm_core.run.recipes import default_recipe
 
+LIMIT = 10**9
+"""Bytes of memory of its own that the process may ask for, used or not."""
+
+log = logging.getLogger(__name__)
+
 PREPARE = """
-import json, sys
+import json, resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]),) * 2)
 from ssm_core.plugin import registry
 from test_text_lm_slow import held
 
@@ -44,13 +51,13 @@ def held(process: int | str) -> float:
 
 
 def prepared(given: dict[str, Any], seconds: float) -> tuple[float, float, float]:
-    """Prepare the data in a process of its own.
+    """Prepare the data in a process of its own, whose memory is limited.
 
     Returns:
         Its memory at a tenth of the encoding, at the end, and at most: looked at from here, every 20 ms, since a
         library at work may keep a thread of its own process waiting. All in megabytes.
     """
-    code = [sys.executable, "-c", PREPARE, json.dumps(given)]
+    code = [sys.executable, "-c", PREPARE, json.dumps(given), str(LIMIT)]
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     peak, end = 0.0, time.monotonic() + seconds
     with subprocess.Popen(
@@ -88,7 +95,7 @@ def test_a_corpus_of_any_size_is_encoded_in_the_same_memory(tmp_path, level: str
     given = {"path": str(corpus(tmp_path / "big.txt", megabytes)), "level": level}
     early, late, peak = prepared({**given, "cache": str(tmp_path / "cache")}, 3000)
     assert late - early < 50, f"{early:.0f} MB at a tenth, {late:.0f} MB at the end"
-    assert peak < 1000, f"{peak:.0f} MB at most"
+    log.info("%s: %.0f MB at a tenth, %.0f MB at the end, %.0f MB at most", level, early, late, peak)
 
 
 @pytest.mark.slow

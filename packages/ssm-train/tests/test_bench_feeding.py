@@ -150,6 +150,19 @@ def test_a_task_without_its_files_is_listed_and_an_unknown_one_refused(monkeypat
         measure(small(tasks="toy,tay"))
 
 
+def test_own_settings_are_laid_over_the_recipe(tmp_path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[task]\nname = "toy"\n[train]\naccumulate = 1\n')
+    (row,) = measure(small(tasks=str(mine), share=str(mine), backbones="s5", steps=3, workers="0")).rows
+    assert (row["task"], row["batch"], row["same"]) == ("mine.toml", "4 x 7 x 3 float32", True)
+    assert 0 < row["wait_s5_0"] < 1
+    mine.write_text("[train]\naccumulate = 1\n")
+    with pytest.raises(ConfigError, match=r"mine\.toml names no task"):
+        measure(small(tasks=str(mine)))
+    with pytest.raises(ConfigError, match="cannot read the configuration file"):
+        measure(small(tasks=str(tmp_path / "gone.toml")))
+
+
 def test_all_tasks_with_a_recipe_are_taken_and_those_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("SSM_PLUGINS", "ssm-core,toy,toyrecipes")
     registry.found.cache_clear()

@@ -93,7 +93,8 @@ def missing(
         ways.append(f"take data made here instead, which is not the official one: {instead}")
     if stand_in:
         ways.append(f"take a stand-in, which is other data of the same shape: {stand_in}")
-    end = "" if hub or instead else ". There is no id of it on the hub that is known here, and no generator"
+    end = "" if hub else ". There is no id of it on the hub that is known here"
+    end += "" if hub or instead else ", and no generator"
     return UserError(f"{task} found no {files}", "\n  or ".join(ways) + end + _listed(looked))
 
 

@@ -118,7 +118,7 @@ def read(folder: Path, rows: Sequence[Listed], size: int) -> Iterator[NDArray[np
 
 
 def _rows(path: Path) -> Iterator[Listed]:
-    for number, columns in enumerate(_columns(path)):
+    for number, columns in enumerate(_columns(path), 1):
         where = f"{path}, row {number}"
         if len(columns) <= LABEL:
             raise UserError(f"{where} has {len(columns)} columns, not the release's 11")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from ssm_core.bench.harness import log
 from ssm_core.plugin import registry
+from ssm_core.plugin.config import Tree, read_file
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Batch, Result, Task
 from ssm_core.run.config import RunConfig, layered
@@ -22,6 +24,9 @@ from ssm_train.bench.spec import FeedingConfig
 from ssm_train.bench.waiting import wait_share
 from ssm_train.feed import Feed, Share
 from ssm_train.setup import task_of
+
+FILE = ".toml"
+"""Ending of what is a file of settings and not the name of a task."""
 
 CHECKED = 8
 """Batches compared before anything is timed; for them the workers read ahead as far as they do."""
@@ -97,25 +102,45 @@ def _row(config: FeedingConfig, name: str) -> dict[str, Any]:
     if speeds:
         best = max(speeds.values())
         row |= {"rows_per_s": round(best.rows), "mb_per_s": round(best.bytes / 1e6, 2)}
-    if short in config.listed("share"):
+    if name in config.listed("share") or short in config.listed("share"):
         row |= _waits(config, name, task, counts)
     return row
 
 
 def recipe_of(name: str, backbone: str | None = None) -> RunConfig:
-    """Return the run that a task's default recipe describes.
+    """Return the run that a task's default recipe describes, or a file's settings laid over it.
+
+    Args:
+        name: A task, or a file of settings.
+        backbone: Backbone to train; None leaves the choice to the settings.
 
     Raises:
-        UserError: If there is no such task, recipe or backbone.
+        UserError: If there is no such task, recipe, file or backbone.
     """
-    registry.find("task", name)
-    recipe = default_recipe(name)
-    if recipe is None:
-        raise ConfigError(f"nobody ships a recipe called default for the task '{name}'", "--set tasks=...")
-    chosen: dict[str, Any] = {"task": {"name": name}, "train": {"device": "cpu"}}
+    own = _settings(Path(name)) if name.endswith(FILE) else {"task": {"name": name}}
+    task = own["task"]["name"]
+    registry.find("task", task)
+    recipe = default_recipe(task)
+    if recipe is None and not name.endswith(FILE):
+        raise ConfigError(f"nobody ships a recipe called default for the task '{task}'", "--set tasks=...")
+    chosen: dict[str, Any] = {"train": {"device": "cpu"}}
     if backbone is not None:
         chosen["backbone"] = {"name": backbone}
-    return RunConfig.from_tree(layered(recipe.for_backbone(backbone), chosen))
+    base = recipe.for_backbone(backbone) if recipe is not None else {}
+    return RunConfig.from_tree(layered(base, own, chosen))
+
+
+def _settings(path: Path) -> Tree:
+    """Read one's own settings of a run.
+
+    Raises:
+        ConfigError: If they cannot be read or name no task.
+    """
+    tree = read_file(path)
+    task = tree.get("task")
+    if not isinstance(task, Mapping) or not isinstance(cast("Mapping[str, Any]", task).get("name"), str):
+        raise ConfigError(f"{path} names no task", 'as in [task] name = "text-lm"')
+    return tree
 
 
 def _brief(error: UserError) -> str:

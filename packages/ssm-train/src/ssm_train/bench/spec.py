@@ -11,7 +11,8 @@ class FeedingConfig:
     """Batches of tasks' default recipes, as training reads them, and the share of training steps spent waiting.
 
     Attributes:
-        tasks: Tasks, separated by commas; empty is every one that has a recipe called default.
+        tasks: Tasks, or files of a run's settings (``.toml``), separated by commas; empty is every task that has a
+            recipe called default.
         workers: Numbers of workers to compare, separated by commas; 0 reads in the training process.
         seconds: Seconds that batches are read in a round.
         repeats: Rounds; the numbers of workers take turns within each.
