@@ -78,11 +78,11 @@ def test_the_control_of_sampling_shift_has_as_many_parameters_as_the_gate() -> N
         assert found["wider"] == pytest.approx(found["smr dense"], rel=0.03)
 
 
-@pytest.mark.parametrize("name", ["serpent", "serpent-copying", "serpent-text"])
+@pytest.mark.parametrize("name", ["serpent", "serpent-both-ways", "serpent-copying", "serpent-text"])
 def test_models_with_serpent_have_as_many_parameters_as_those_without(name: str) -> None:
     sizes: dict[str, dict[str, int]] = {}
     for cell in planned(f"ssm-serpent/{name}").cells:
         sizes.setdefault(cell.levels["backbone"], {})[cell.levels["add-on"]] = parameters(cell.config)
-    assert len(sizes) == 4
+    assert len(sizes) == 4 - (name == "serpent-both-ways"), "Liquid-S4 looks back only"
     for backbone, found in sizes.items():
         assert found["serpent"] == pytest.approx(found["none"], rel=0.05), backbone
