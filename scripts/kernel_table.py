@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from workspace import ROOT
 
 if TYPE_CHECKING:
-    from ssm_core.ops._triton_aot import Figures
-    from ssm_core.ops._triton_runtime import Variant
+    from ssm_core.opkit.triton_aot import Figures
+    from ssm_core.opkit.triton_runtime import Variant
 
 PACKAGES = ("ssm_core.ops", "ssm_smr.ops", "ssm_serpent.ops")
 """Where operations live."""
@@ -151,7 +151,7 @@ def check(name: str, about: Figures) -> None:
         wrong.append("computes nothing in floating point, while the kernel does")
     if wrong:
         raise ValueError(
-            f"{name}: what was taken for its work {' and '.join(wrong)}; see ssm_core.ops._machine_code.read_sass"
+            f"{name}: what was taken for its work {' and '.join(wrong)}; see ssm_core.opkit.machine_code.read_sass"
         )
 
 
@@ -170,11 +170,11 @@ def page(names: Iterable[str], capabilities: Iterable[int]) -> str:
 
 
 def _rows(op: str, shown: Iterable[Variant], capabilities: list[int]) -> Iterator[str]:
-    from ssm_core.ops import _triton_aot
+    from ssm_core.opkit import triton_aot
 
     for variant in shown:
         for capability in capabilities:
-            yield _row(op, variant, capability, _triton_aot.compile(variant, capability))
+            yield _row(op, variant, capability, triton_aot.compile(variant, capability))
 
 
 def _row(op: str, variant: Variant, capability: int, about: Figures) -> str:

@@ -25,11 +25,11 @@ pytestmark = [
 
 
 def broken_promises(chosen: list, capability: int) -> list[str]:
-    from ssm_core.ops import _triton_aot
+    from ssm_core.opkit import triton_aot
 
     broken = []
     for variant in chosen:
-        about = _triton_aot.compile(variant, capability)
+        about = triton_aot.compile(variant, capability)
         if about.stack > variant.stack or (about.whole.local and not variant.stack):
             broken.append(f"{variant.name} spills {about.stack} bytes")
         if about.registers > variant.registers:
@@ -66,11 +66,11 @@ def test_a_broken_promise_is_seen():
     """A stage with an enormous tile spills."""
     from dataclasses import replace
 
-    from ssm_core.ops import _triton_aot
+    from ssm_core.opkit import triton_aot
 
     variant = variants("ssm_core.ops.linear_scan.on_triton")[0]
     large = replace(variant, name="large", constants={**variant.constants, "BT": 16})
-    about = _triton_aot.compile(large, 90)
+    about = triton_aot.compile(large, 90)
     assert about.stack > 0
     assert about.whole.local > 0
 
@@ -88,8 +88,8 @@ def test_a_table_is_made_of_what_was_compiled(monkeypatch):
 
 
 def about(whole: dict[str, int], work: dict[str, int]):
-    from ssm_core.ops._machine_code import Counts
-    from ssm_core.ops._triton_aot import Figures
+    from ssm_core.opkit.machine_code import Counts
+    from ssm_core.opkit.triton_aot import Figures
 
     return Figures(32, 0, 0, Counts(whole), Counts(work))
 

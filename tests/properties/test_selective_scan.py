@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ssm_core.opkit.dispatch import numba_problem
 from ssm_core.ops import selective_scan, selective_state_update
-from ssm_core.ops._backend import numba_problem
 
 BACKENDS = ["torch"] if numba_problem() else ["torch", "numba"]
 LENGTHS = st.one_of(st.integers(0, 9), st.sampled_from([31, 32, 33, 64, 67]))

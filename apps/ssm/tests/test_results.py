@@ -11,7 +11,7 @@ import pytest
 
 import ssm_core
 import ssm_eval
-from ssm_core.ops._backend import PROBES
+from ssm_core.opkit.dispatch import OPERATIONS
 from ssm_core.plugin import registry
 from ssm_core.plugin.config import config
 from ssm_core.plugin.errors import UserError
@@ -195,7 +195,7 @@ def test_doctor_says_what_runs(ssm):
     assert done.code == (1 if done.json()["problems"] else 0)
     about = done.json()
     assert about["backends"]["linear_scan"]["torch"] == "ok"
-    assert about["backends"].keys() == about["chosen"].keys() == PROBES.keys()
+    assert about["backends"].keys() == about["chosen"].keys() == OPERATIONS.keys()
     assert about["backends"]["linear_scan"][about["chosen"]["linear_scan"]["cpu"]] == "ok"
     assert about["versions"]["torch"]
     assert about["machine"]["cores"]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 
+from ssm_core.opkit.dispatch import numba_problem
 from ssm_core.ops import available_backends
-from ssm_core.ops._backend import numba_problem
 from ssm_smr import smr_gate
 
 OPS = torch.ops.ssm_smr

@@ -91,10 +91,10 @@ def _backends() -> tuple[States, States, list[dict[str, str]]]:
     import torch
 
     from ssm_core import ops
-    from ssm_core.ops import _backend
+    from ssm_core.opkit import dispatch
 
     backends, chosen, problems = {}, {}, []
-    for op in sorted(_backend.PROBES):
+    for op in sorted(dispatch.OPERATIONS):
         states = {"cpu": ops.available_backends(op)}
         if torch.cuda.is_available():
             states["cuda"] = _on_gpu(op)
@@ -117,11 +117,11 @@ def _choice(op: str, device: str) -> str:
     """Return the backend that a call takes if it names none."""
     import torch
 
-    from ssm_core.ops import _backend
+    from ssm_core.opkit import dispatch
 
-    package = _backend.PACKAGES.get(op, "ssm_core.ops")
+    package = dispatch.OPERATIONS[op].package
     try:
-        return _backend.resolve(op, _backend.requested(op, None), torch.device(device), package)
+        return dispatch.resolve(op, dispatch.requested(op, None), torch.device(device), package)
     except (RuntimeError, ValueError) as error:  # SSM_BACKEND asks for what there is not
         return f"none: {error}"
 
@@ -130,16 +130,16 @@ def _on_gpu(op: str) -> dict[str, str]:
     """Return backend -> ``ok`` or why not, each run with its small inputs made on the GPU."""
     import torch
 
-    from ssm_core.ops import _backend
+    from ssm_core.opkit import dispatch
 
-    device, package = torch.device("cuda"), _backend.PACKAGES.get(op, "ssm_core.ops")
+    device, (probe, package) = torch.device("cuda"), dispatch.OPERATIONS[op]
     states = {}
     with device:
-        expected = _backend.PROBES[op]("reference")
-        for backend in _backend.NAMES:
+        expected = probe("reference")
+        for backend in dispatch.NAMES:
             try:
-                _backend.resolve(op, backend, device, package)
-                close = torch.allclose(_backend.PROBES[op](backend), expected, rtol=1e-4, atol=1e-5)
+                dispatch.resolve(op, backend, device, package)
+                close = torch.allclose(probe(backend), expected, rtol=1e-4, atol=1e-5)
                 states[backend] = "ok" if close else "it ran but gave wrong values"
             except Exception as error:  # noqa: BLE001 -- the point is to report whatever goes wrong
                 states[backend] = f"{error}".removeprefix(f"{op}: ")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssm_core.ops._backend import numba_problem
+from ssm_core.opkit.dispatch import numba_problem
 
 
 @pytest.fixture(autouse=True)

@@ -11,27 +11,28 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ssm_core.ops import _backend, available_backends, diagonal_ssm, linear_scan
+from ssm_core.opkit import dispatch
+from ssm_core.ops import available_backends, diagonal_ssm, linear_scan
 
 NO_TRITON = "triton is not installed|Triton kernels run on CUDA tensors, these are on cpu"
 
 not_interpreted = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1", reason="Triton kernels run here, in the interpreter"
 )
-needs_numba = pytest.mark.skipif(bool(_backend.numba_problem()), reason="numba does not run here")
+needs_numba = pytest.mark.skipif(bool(dispatch.numba_problem()), reason="numba does not run here")
 
 
 @pytest.fixture
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if numba were not installed."""
     # Not the forms of the operations themselves: that there is one is remembered for the rest of the process.
-    for module in ("ssm_core.ops._numba_runtime", "numba"):
+    for module in ("ssm_core.opkit.numba_runtime", "numba"):
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delattr("ssm_core.ops._numba_runtime", raising=False)
-    _backend.numba_problem.cache_clear()
+    monkeypatch.delattr("ssm_core.opkit.numba_runtime", raising=False)
+    dispatch.numba_problem.cache_clear()
     yield
     monkeypatch.undo()
-    _backend.numba_problem.cache_clear()
+    dispatch.numba_problem.cache_clear()
 
 
 def scan(backend: str | None = None) -> torch.Tensor:
@@ -55,17 +56,25 @@ def test_doctor_refuses_an_unknown_operation():
 @needs_numba
 def test_doctor_sees_numba():
     assert available_backends("diagonal_ssm")["numba"] == "ok"
-    assert _backend.resolve("linear_scan", "", torch.device("cpu")) == "numba"
+    assert dispatch.resolve("linear_scan", "", torch.device("cpu")) == "numba"
 
 
 def test_a_backend_that_gives_wrong_values_is_not_ok(monkeypatch):
-    monkeypatch.setitem(_backend.PROBES, "linear_scan", lambda name: torch.ones(1) * (name == "torch"))
+    wrong = dispatch.Registered(lambda name: torch.ones(1) * (name == "torch"), dispatch.HOME)
+    monkeypatch.setitem(dispatch.OPERATIONS, "linear_scan", wrong)
     assert available_backends("linear_scan")["torch"] == "it ran but gave wrong values"
+
+
+def test_a_name_is_registered_by_one_package():
+    with pytest.raises(
+        ValueError, match=r"other\.ops registers the operation 'linear_scan', which ssm_core\.ops has"
+    ):
+        dispatch.register("linear_scan", torch.ones, "other.ops")
 
 
 @pytest.mark.usefixtures("without_numba")
 def test_without_numba_torch_takes_over_and_a_request_is_refused():
-    assert _backend.resolve("linear_scan", "", torch.device("cpu")) == "torch"
+    assert dispatch.resolve("linear_scan", "", torch.device("cpu")) == "torch"
     assert scan().flatten().tolist() == [1.0, 1.5, 1.75]
     assert "not installed" in available_backends("linear_scan")["numba"]
     with pytest.raises(
@@ -83,28 +92,28 @@ def test_requests_that_cannot_be_met_are_refused():
     ):
         scan("triton")
     with pytest.raises(RuntimeError, match="numba kernels run on CPU tensors, these are on cuda"):
-        _backend.resolve("linear_scan", "numba", torch.device("cuda"))
+        dispatch.resolve("linear_scan", "numba", torch.device("cuda"))
 
 
 @pytest.mark.filterwarnings("ignore:triton is installed but")
 def test_an_operation_may_lack_a_form(monkeypatch):
     cuda = torch.device("cuda")
-    monkeypatch.setattr(_backend, "_exists", lambda module: not module.endswith("on_triton"))
+    monkeypatch.setattr(dispatch, "_exists", lambda module: not module.endswith("on_triton"))
     with pytest.raises(RuntimeError, match="linear_scan has no triton form"):
-        _backend.resolve("linear_scan", "triton", cuda)
-    assert _backend.resolve("linear_scan", "", cuda) == "torch"
+        dispatch.resolve("linear_scan", "triton", cuda)
+    assert dispatch.resolve("linear_scan", "", cuda) == "torch"
 
 
 @pytest.mark.filterwarnings("ignore:triton is installed but")
 def test_the_default_on_a_gpu_is_triton_where_there_is_a_kernel():
     cuda = torch.device("cuda")
     for op in ("linear_scan", "diagonal_ssm"):
-        assert _backend.resolve(op, "", cuda) == ("torch" if _backend.triton_problem(cuda) else "triton")
+        assert dispatch.resolve(op, "", cuda) == ("torch" if dispatch.triton_problem(cuda) else "triton")
 
 
 @not_interpreted
 @pytest.mark.filterwarnings("default")
-@pytest.mark.skipif(not _backend._exists("triton"), reason="triton is not installed")
+@pytest.mark.skipif(not dispatch._exists("triton"), reason="triton is not installed")
 def test_a_triton_that_fails_is_tried_and_warned_of_once(monkeypatch):
     """Where it cannot compile, torch takes over; nobody has to find the variable that says so."""
     tried = []
@@ -114,25 +123,25 @@ def test_a_triton_that_fails_is_tried_and_warned_of_once(monkeypatch):
         if device.index == 1:
             raise RuntimeError("no compiler")
 
-    monkeypatch.setattr("ssm_core.ops._triton_runtime.probe", probe)
-    _backend._triton_failure.cache_clear()
+    monkeypatch.setattr("ssm_core.opkit.triton_runtime.probe", probe)
+    dispatch._triton_failure.cache_clear()
     try:
         with pytest.warns(
             UserWarning, match=r"failed on cuda:1 \(RuntimeError: no compiler\).*slower"
         ) as warned:
-            chosen = [_backend.resolve("linear_scan", "", torch.device(f"cuda:{k}")) for k in (0, 1, 0, 1)]
+            chosen = [dispatch.resolve("linear_scan", "", torch.device(f"cuda:{k}")) for k in (0, 1, 0, 1)]
         assert chosen == ["triton", "torch", "triton", "torch"]
         assert len(warned) == 1
         assert tried == [torch.device("cuda:0"), torch.device("cuda:1")]
         with pytest.raises(RuntimeError, match=r"backend 'triton' cannot run: .*no compiler"):
-            _backend.resolve("linear_scan", "triton", torch.device("cuda:1"))
+            dispatch.resolve("linear_scan", "triton", torch.device("cuda:1"))
     finally:
-        _backend._triton_failure.cache_clear()
+        dispatch._triton_failure.cache_clear()
 
 
-@pytest.mark.skipif(not _backend._exists("triton"), reason="triton is not installed")
+@pytest.mark.skipif(not dispatch._exists("triton"), reason="triton is not installed")
 def test_the_kernel_that_is_tried_runs():
-    code = "import torch; from ssm_core.ops import _triton_runtime as t; t.probe(torch.device('cpu')); print('ran')"
+    code = "import torch; from ssm_core.opkit import triton_runtime as t; t.probe(torch.device('cpu')); print('ran')"
     assert run_python(code, TRITON_INTERPRET="1").split() == ["ran"]
 
 

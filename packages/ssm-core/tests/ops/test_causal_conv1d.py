@@ -13,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 from torch.nn import functional as F
 
-from ssm_core.ops._backend import numba_problem
+from ssm_core.opkit.dispatch import numba_problem
 from ssm_core.ops.causal_conv1d import causal_conv1d, causal_conv1d_update
 
 OPS = torch.ops.ssm_core

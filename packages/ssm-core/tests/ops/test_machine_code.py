@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssm_core.ops._machine_code import Counts, read_sass
+from ssm_core.opkit.machine_code import Counts, read_sass
 
 
 def listing(*lines: str) -> str:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssm_core.opkit import dispatch
 from ssm_core.ops import (
-    _backend,
     cauchy,
     causal_conv1d,
     diagonal_ssm,
@@ -83,7 +83,7 @@ def cases() -> dict[str, Memory]:
 def test_peak_stays_within_the_formula(name: str, backend: str, peak: Callable) -> None:
     memory = cases()[name]
     try:
-        _backend.resolve(name.partition(",")[0], backend, torch.device("cpu"))
+        dispatch.resolve(name.partition(",")[0], backend, torch.device("cpu"))
     except RuntimeError as error:
         pytest.skip(str(error))
     leaves = [x.requires_grad_() for x in memory.operands]

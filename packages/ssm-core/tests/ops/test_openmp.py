@@ -10,7 +10,7 @@ import pytest
 CHECK = """
 import os, time
 import torch
-from ssm_core.ops._openmp import send_home
+from ssm_core.opkit.openmp import send_home
 
 def threads():
     return len(os.listdir("/proc/self/task"))

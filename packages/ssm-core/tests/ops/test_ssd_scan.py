@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.library import opcheck
 
-from ssm_core.ops._backend import resolve
+from ssm_core.opkit.dispatch import resolve
 from ssm_core.ops.ssd_scan import on_torch, ssd_scan
 
 OPS = torch.ops.ssm_core

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
+from ssm_core.opkit import dispatch
 from ssm_serpent._checks import require
 from ssm_serpent.distances import Grad, check_grad, from_ticks
 from ssm_serpent.intervals import TICKS, Intervals, tick_range
@@ -103,7 +103,7 @@ def resample_index(
     Source: eqs. (11), (12a), (15a) and Figure 2, SeRpEnt, arXiv 2501.11729; the counting rules and the causal form
     are this project's reading, the paper's formulas being lost.
     """
-    backend = _backend.requested("resample_index", backend)
+    backend = dispatch.requested("resample_index", backend)
     _check(spans, window, mode, phase_b, history)
     check_grad("resample_index", grad)
     times_bn, first_b, count_b = _start(spans, mode, phase_b, history)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssm_core.ops._backend import numba_problem, triton_problem
+from ssm_core.opkit.dispatch import numba_problem, triton_problem
 
 
 class Where(NamedTuple):

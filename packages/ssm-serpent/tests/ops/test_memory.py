@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ssm_core.ops._backend import numba_problem
+from ssm_core.opkit.dispatch import numba_problem
 from ssm_serpent.index import Index, resample_index
 from ssm_serpent.intervals import Intervals, intervals
 from ssm_serpent.ops import encode, spread

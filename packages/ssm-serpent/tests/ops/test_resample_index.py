@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ssm_core.opkit.dispatch import numba_problem
 from ssm_core.ops import available_backends
-from ssm_core.ops._backend import numba_problem
 from ssm_serpent.index import Index, max_points, resample_index
 from ssm_serpent.intervals import TICKS, Intervals, fixed_point, intervals
 from ssm_serpent.memory import Memory

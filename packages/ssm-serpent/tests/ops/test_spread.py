@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from ssm_core.opkit.dispatch import numba_problem
 from ssm_core.ops import available_backends
-from ssm_core.ops._backend import numba_problem
 from ssm_serpent.ops import spread
 
 unhurried = settings(deadline=None)

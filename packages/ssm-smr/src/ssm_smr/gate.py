@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssm_core.ops._checks import compute_dtype
+from ssm_core.opkit.checks import compute_dtype
 from ssm_smr.ops import smr_gate
 from ssm_smr.spec import SMRConfig
 from ssm_smr.taps import convolve, convolve_gaps

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssm_core.gaps import check_shapes
-from ssm_core.ops._checks import compute_dtype
+from ssm_core.opkit.checks import compute_dtype
 from ssm_core.plugin.errors import ConfigError
 from ssm_core.protocols import LayerInfo, Make, Mixer, Side, State, Wrap
 from ssm_core.ragged import with_open_gap

@@ -1,6 +1,6 @@
 """Operations along time, each with a plain reference and fast implementations for CPUs and GPUs."""
 
-from ssm_core.ops._backend import available_backends
+from ssm_core.opkit.dispatch import available_backends
 from ssm_core.ops.cauchy import cauchy
 from ssm_core.ops.causal_conv1d import causal_conv1d, causal_conv1d_update
 from ssm_core.ops.diagonal_ssm import diagonal_ssm

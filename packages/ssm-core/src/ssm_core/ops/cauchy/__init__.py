@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_numeric, check_shape, compute_dtype, output_dtype
-from ssm_core.ops._operator import operator
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_numeric, check_shape, compute_dtype, output_dtype
+from ssm_core.opkit.operator import operator
 from ssm_core.ops.cauchy import reference
 
 
@@ -41,7 +41,7 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor, *, conj: bool = True, backend: str |
         >>> cauchy(v, torch.tensor([0.0, 1.0j]), w).tolist()
         [[(2+0j), (1-1j)]]
     """
-    backend = _backend.requested("cauchy", backend)
+    backend = dispatch.requested("cauchy", backend)
     _check(v, z, w)
     wide = torch.promote_types(compute_dtype(v, z, w), torch.complex64)
     with torch.autocast(v.device.type, enabled=False):
@@ -77,4 +77,4 @@ def _probe(backend: str) -> Tensor:
     return cauchy(v, torch.tensor([0.0, 1.0j, 2.0j]), w, backend=backend)
 
 
-_backend.PROBES["cauchy"] = _probe
+dispatch.register("cauchy", _probe)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, conj_physical
 
-from ssm_core.ops._numba_runtime import jit_summing, launch
+from ssm_core.opkit.numba_runtime import jit_summing, launch
 
 _GRAIN = 1 << 13
 """Quotients that are worth a thread."""

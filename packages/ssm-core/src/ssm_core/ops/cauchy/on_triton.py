@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, conj_physical
 
-from ssm_core.ops._triton_runtime import Variant, arithmetic
+from ssm_core.opkit.triton_runtime import Variant, arithmetic
 
 NODES, STATES = 256, 4
 """Nodes of a program, of each pass where it runs over them; states of a program that does."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
 from ssm_core.ops.causal_conv1d import reference
 from ssm_core.ops.causal_conv1d.autograd import convolve, state_shape
 
@@ -52,7 +52,7 @@ def causal_conv1d(
         >>> y.flatten().tolist(), state.flatten().tolist()
         ([1.0, 12.0, 23.0], [3.0])
     """
-    backend = _backend.requested("causal_conv1d", backend)
+    backend = dispatch.requested("causal_conv1d", backend)
     _check(x, weight, bias, activation, initial_state, cu_seqlens)
     name = "silu" if activation else ""
     with torch.autocast(x.device.type, enabled=False):
@@ -139,4 +139,4 @@ def _probe(backend: str) -> Tensor:
     return causal_conv1d(x, weight, torch.ones(2), "silu", backend=backend)[0]
 
 
-_backend.PROBES["causal_conv1d"] = _probe
+dispatch.register("causal_conv1d", _probe)

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from ssm_core.ops._checks import compute_dtype
-from ssm_core.ops._operator import operator
+from ssm_core.opkit.checks import compute_dtype
+from ssm_core.opkit.operator import operator
 
 
 def _fake(

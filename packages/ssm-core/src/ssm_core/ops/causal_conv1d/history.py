@@ -7,7 +7,7 @@ Sequences are rows of a batch x (B, L, H), or spans of a pack (1, L, H) with off
 import torch
 from torch import Tensor
 
-from ssm_core.ops._packing import is_first
+from ssm_core.opkit.packing import is_first
 
 
 def join(x: Tensor, state: Tensor | None, cu_seqlens: Tensor | None, past: int) -> Tensor:

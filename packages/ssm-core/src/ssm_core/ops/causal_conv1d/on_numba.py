@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssm_core.ops._numba_runtime import inlined, jit, launch, offsets_of, rows_of
+from ssm_core.opkit.numba_runtime import inlined, jit, launch, offsets_of, rows_of
 from ssm_core.ops.causal_conv1d.history import add_final_state_gradient, final_state
 from ssm_core.ops.causal_conv1d.sigmoid import sigmoid
 

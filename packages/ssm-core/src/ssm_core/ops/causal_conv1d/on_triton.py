@@ -12,9 +12,9 @@ import torch
 import triton
 from torch import Tensor
 
-from ssm_core.ops._checks import compute_dtype
-from ssm_core.ops._packing import is_first
-from ssm_core.ops._triton_runtime import Variant, arithmetic, next_power_of_2
+from ssm_core.opkit.checks import compute_dtype
+from ssm_core.opkit.packing import is_first
+from ssm_core.opkit.triton_runtime import Variant, arithmetic, next_power_of_2
 from ssm_core.ops.causal_conv1d import on_torch
 from ssm_core.ops.causal_conv1d.history import add_final_state_gradient, add_heads, final_state, heads
 from ssm_core.ops.causal_conv1d.triton_kernels import backward_kernel, forward_kernel

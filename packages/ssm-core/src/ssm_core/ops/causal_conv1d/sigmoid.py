@@ -4,7 +4,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import overload
 
-from ssm_core.ops._numba_real_exp import exp
+from ssm_core.opkit.numba_real_exp import exp
 
 _ONE_32 = np.float32(1.0)
 

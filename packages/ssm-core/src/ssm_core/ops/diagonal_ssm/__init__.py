@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_core.discretize import METHODS, discretize
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
-from ssm_core.ops._packing import state_shape
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
+from ssm_core.opkit.packing import state_shape
 from ssm_core.ops.diagonal_ssm import autograd as per_step
 from ssm_core.ops.diagonal_ssm import reference
 from ssm_core.ops.linear_scan import autograd as equal_gaps
@@ -62,7 +62,7 @@ def diagonal_ssm(
         >>> y.flatten().tolist(), x.item()
         ([2.0, 4.0, 6.0], (3+0j))
     """
-    backend = _backend.requested("diagonal_ssm", backend)
+    backend = dispatch.requested("diagonal_ssm", backend)
     _check(u, dt, A, B, C, D, initial_state, discretization, cu_seqlens)
     with torch.autocast(u.device.type, enabled=False):
         y, x = _run(u, dt, A, B, C, D, initial_state, discretization, cu_seqlens, backend)
@@ -131,4 +131,4 @@ def _probe(backend: str) -> Tensor:
     return diagonal_ssm(u, dt, A, torch.ones(2, 1), torch.ones(1, 2), backend=backend)[0]
 
 
-_backend.PROBES["diagonal_ssm"] = _probe
+dispatch.register("diagonal_ssm", _probe)

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ssm_core.ops._backend import implementation
-from ssm_core.ops._checks import check_offsets
-from ssm_core.ops._packing import state_shape
-from ssm_core.ops._transforms import apply, contiguous, fold, refuse_mapped, register
+from ssm_core.opkit.checks import check_offsets
+from ssm_core.opkit.dispatch import implementation
+from ssm_core.opkit.packing import state_shape
+from ssm_core.opkit.transforms import apply, contiguous, fold, refuse_mapped, register
 
 OPS = torch.ops.ssm_core
 

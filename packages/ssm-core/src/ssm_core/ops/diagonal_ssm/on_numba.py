@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssm_core.ops._numba_holds import bilinear, resolvent, zoh, zoh_slope
-from ssm_core.ops._numba_runtime import ONE, column, inlined, jit, launch, offsets_of, rows_of, states_of
+from ssm_core.opkit.numba_holds import bilinear, resolvent, zoh, zoh_slope
+from ssm_core.opkit.numba_runtime import ONE, column, inlined, jit, launch, offsets_of, rows_of, states_of
 
 
 def forward(

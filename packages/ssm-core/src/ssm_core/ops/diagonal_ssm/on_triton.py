@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ssm_core.ops._triton_runtime import Variant
+from ssm_core.opkit.triton_runtime import Variant
 from ssm_core.ops.diagonal_ssm import on_torch
 from ssm_core.ops.linear_scan import on_triton as scan
 

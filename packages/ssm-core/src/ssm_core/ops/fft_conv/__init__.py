@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_numeric, check_real, check_shape, compute_dtype
-from ssm_core.ops._operator import operator
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_numeric, check_real, check_shape, compute_dtype
+from ssm_core.opkit.operator import operator
 from ssm_core.ops.fft_conv import reference
 
 
@@ -48,7 +48,7 @@ def fft_conv(
         >>> fft_conv(u, k, k_reverse=torch.tensor([[100.0]])).round().flatten().tolist()
         [201.0, 312.0, 23.0]
     """
-    backend = _backend.requested("fft_conv", backend)
+    backend = dispatch.requested("fft_conv", backend)
     _check(u, k, D, k_reverse)
     dtype = compute_dtype(u, k, D, k_reverse)
     with torch.autocast(u.device.type, enabled=False):
@@ -88,4 +88,4 @@ def _probe(backend: str) -> Tensor:
     return fft_conv(u, k, torch.ones(2), k_reverse=0.1 * k, backend=backend)
 
 
-_backend.PROBES["fft_conv"] = _probe
+dispatch.register("fft_conv", _probe)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_cu_seqlens, check_numeric, check_shape, compute_dtype, output_dtype
-from ssm_core.ops._packing import state_shape
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_cu_seqlens, check_numeric, check_shape, compute_dtype, output_dtype
+from ssm_core.opkit.packing import state_shape
 from ssm_core.ops.linear_scan import reference
 from ssm_core.ops.linear_scan.autograd import scan
 
@@ -46,7 +46,7 @@ def linear_scan(
         >>> h.flatten().tolist(), last.item()
         ([1.0, 1.5, 1.75], 1.75)
     """
-    backend = _backend.requested("linear_scan", backend)
+    backend = dispatch.requested("linear_scan", backend)
     _check(a, b, initial_state, cu_seqlens)
     dtype = compute_dtype(a, b, initial_state)
     state = None if initial_state is None else initial_state.to(dtype)
@@ -76,4 +76,4 @@ def _probe(backend: str) -> Tensor:
     return linear_scan(torch.tensor([0.5, -0.2]), torch.ones(2, 3, 2), backend=backend)[0]
 
 
-_backend.PROBES["linear_scan"] = _probe
+dispatch.register("linear_scan", _probe)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ssm_core.ops import _packing
-from ssm_core.ops._backend import implementation
-from ssm_core.ops._checks import check_offsets
-from ssm_core.ops._transforms import apply, contiguous, fold, refuse_mapped, register
+from ssm_core.opkit import packing
+from ssm_core.opkit.checks import check_offsets
+from ssm_core.opkit.dispatch import implementation
+from ssm_core.opkit.transforms import apply, contiguous, fold, refuse_mapped, register
 
 OPS = torch.ops.ssm_core
 
@@ -47,12 +47,12 @@ def _backward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, back
 
 @torch.library.register_fake("ssm_core::linear_scan")
 def _forward_fake(a, b, initial_state, cu_seqlens, reverse, backend):
-    return b.new_empty(b.shape), b.new_empty(_packing.state_shape(b, cu_seqlens))
+    return b.new_empty(b.shape), b.new_empty(packing.state_shape(b, cu_seqlens))
 
 
 @torch.library.register_fake("ssm_core::linear_scan_backward")
 def _backward_fake(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend):
-    return a.new_empty(a.shape), h.new_empty(h.shape), h.new_empty(_packing.state_shape(h, cu_seqlens))
+    return a.new_empty(a.shape), h.new_empty(h.shape), h.new_empty(packing.state_shape(h, cu_seqlens))
 
 
 def scan(*operands) -> tuple[Tensor, Tensor]:
@@ -111,14 +111,14 @@ class LinearScanBackward(Function):
         """The second derivative, by the public scan."""
         a, h, initial_state, cu_seqlens, lam = ctx.saved_tensors
         where = (cu_seqlens, ctx.reverse)
-        h_before = _packing.before(h, initial_state, *where)
+        h_before = packing.before(h, initial_state, *where)
         mu, grad_state = scan(a, v + u * h_before, w, *where, ctx.backend)
-        grad_a = _packing.before(mu, w, *where).conj() * lam
+        grad_a = packing.before(mu, w, *where).conj() * lam
         grad_before = u.conj() * lam
         if a.ndim == h.ndim - 2:
             grad_a = grad_a.sum((0, 1))
-        grad_initial = None if initial_state is None else _packing.at_first(grad_before, *where)
-        return grad_a, _packing.after(grad_before, *where), grad_initial, None, mu, grad_state, None, None
+        grad_initial = None if initial_state is None else packing.at_first(grad_before, *where)
+        return grad_a, packing.after(grad_before, *where), grad_initial, None, mu, grad_state, None, None
 
     @staticmethod
     def vmap(info, in_dims, a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssm_core.ops._numba_runtime import ONE, column, jit, launch, offsets_of, rows_of, states_of
+from ssm_core.opkit.numba_runtime import ONE, column, jit, launch, offsets_of, rows_of, states_of
 
 
 def forward(

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from ssm_core.ops._packing import add_at_last, after, at_first, at_last, before, over, resets
+from ssm_core.opkit.packing import add_at_last, after, at_first, at_last, before, over, resets
 
 # Elements in a step from which the plain loop is bound by memory rather than by calls.
 _LARGE_STEP = 4096

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ssm_core.ops._packing import at_first, at_last, is_first, over, state_shape
+from ssm_core.opkit.packing import at_first, at_last, is_first, over, state_shape
 from ssm_core.ops.linear_scan.triton_kernels import backward_kernel, scan_kernel
 from ssm_core.ops.linear_scan.triton_variants import WARPS, tile_for, variants
 

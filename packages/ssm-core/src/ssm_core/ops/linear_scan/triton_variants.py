@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from ssm_core.ops._triton_runtime import Variant
+from ssm_core.opkit.triton_runtime import Variant
 from ssm_core.ops.linear_scan.triton_kernels import backward_kernel, scan_kernel
 
 WIDE, NARROW = (4, 128), (16, 8)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import (
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import (
     check_cu_seqlens,
     check_numeric,
     check_real,
@@ -73,7 +73,7 @@ def selective_scan(
         >>> y.flatten().tolist(), x.item()
         ([1.0, 2.0, 3.0], 3.0)
     """
-    backend = _backend.requested("selective_scan", backend)
+    backend = dispatch.requested("selective_scan", backend)
     _check(u, dt, A, B, C, D, z, dt_bias, initial_state, discretization, cu_seqlens)
     with torch.autocast(u.device.type, enabled=False):
         *operands, state = _in_one_precision(u, dt, A, B, C, D, z, dt_bias, initial_state)
@@ -158,4 +158,4 @@ def _probe(backend: str) -> Tensor:
     return selective_scan(u, dt, A, B, B, backend=backend)[0]
 
 
-_backend.PROBES["selective_scan"] = _probe
+dispatch.register("selective_scan", _probe)

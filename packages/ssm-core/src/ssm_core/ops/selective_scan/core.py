@@ -6,8 +6,8 @@ from there, so that memory is O(B L D (1 + N / CHUNK)) and not O(B L D N).
 
 from torch import Tensor
 
-from ssm_core.ops._checks import compute_dtype
-from ssm_core.ops._operator import operator
+from ssm_core.opkit.checks import compute_dtype
+from ssm_core.opkit.operator import operator
 
 CHUNK = 32
 """Steps between two kept states."""

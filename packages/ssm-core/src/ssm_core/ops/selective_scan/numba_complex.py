@@ -11,9 +11,9 @@ of `discretization.slopes` give
 
 import numpy as np
 
-from ssm_core.ops._numba_exp import expm1
-from ssm_core.ops._numba_holds import bilinear, resolvent, zoh, zoh_slope
-from ssm_core.ops._numba_runtime import ONE, inlined, jit
+from ssm_core.opkit.numba_exp import expm1
+from ssm_core.opkit.numba_holds import bilinear, resolvent, zoh, zoh_slope
+from ssm_core.opkit.numba_runtime import ONE, inlined, jit
 
 EULER, ZOH = 0, 1
 

@@ -13,8 +13,8 @@ that add up over channels (B, C) are summed for each block by itself, so that th
 import numba
 import numpy as np
 
-from ssm_core.ops._numba_real_exp import exp
-from ssm_core.ops._numba_runtime import jit
+from ssm_core.opkit.numba_real_exp import exp
+from ssm_core.opkit.numba_runtime import jit
 
 BLOCK = 64
 """Most channels of a block: its states and a chunk's decays stay in a core's caches."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssm_core.ops._numba_runtime import launch, offsets_of, rows_of
+from ssm_core.opkit.numba_runtime import launch, offsets_of, rows_of
 from ssm_core.ops.selective_scan import numba_complex, numba_real
 from ssm_core.ops.selective_scan.core import CHUNK, slots
 from ssm_core.ops.selective_scan.discretization import METHODS
@@ -113,7 +113,7 @@ def _launch(kernel, arrays: tuple, offsets: np.ndarray, blocks: np.ndarray, A: T
 
 
 def _blocks(width: int, *matrices: Tensor) -> np.ndarray:
-    """(first channel, last, group) of each block, none across groups: unsigned, see `_numba_runtime.ONE`."""
+    """(first channel, last, group) of each block, none across groups: unsigned, see `numba_runtime.ONE`."""
     groups = max([m.shape[2] for m in matrices if m.ndim == 4], default=1)
     size = width // groups
     rows = [

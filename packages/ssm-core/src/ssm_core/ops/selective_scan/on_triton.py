@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssm_core.ops._triton_runtime import Variant, arithmetic, next_power_of_2
+from ssm_core.opkit.triton_runtime import Variant, arithmetic, next_power_of_2
 from ssm_core.ops.selective_scan import triton_real, triton_wide
 from ssm_core.ops.selective_scan.core import CHUNK, slots
 from ssm_core.ops.selective_scan.discretization import METHODS

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_core.ops._checks import check_numeric, check_real, check_shape
+from ssm_core.opkit.checks import check_numeric, check_real, check_shape
 from ssm_core.ops.selective_scan import _in_one_precision
 from ssm_core.ops.selective_scan.discretization import METHODS, factors
 

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
-from ssm_core.ops._operator import operator
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
+from ssm_core.opkit.operator import operator
 from ssm_core.ops.ssd_scan import reference
 
 _OP = "ssd_scan"
@@ -67,7 +67,7 @@ def ssd_scan(
         >>> y.flatten().tolist(), state.item()
         ([1.0, 2.0, 3.0], 3.0)
     """
-    backend = _backend.requested(_OP, backend)
+    backend = dispatch.requested(_OP, backend)
     _check(x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_state, cu_seqlens)
     tensors = (x, dt, A, B, C, D, z, initial_state)
     dtype = compute_dtype(*tensors, dt_bias)
@@ -135,4 +135,4 @@ def _probe(backend: str) -> Tensor:
     return ssd_scan(x, torch.full((1, 3, 2), 0.5), A, B, B, backend=backend)[0]
 
 
-_backend.PROBES[_OP] = _probe
+dispatch.register(_OP, _probe)

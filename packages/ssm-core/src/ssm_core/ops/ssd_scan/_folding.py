@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_core.ops._packing import over
+from ssm_core.opkit.packing import over
 from ssm_core.ops.ssd_scan._chunks import Chunks, chunk_length, chunks
 
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssm_core.ops._checks import compute_dtype
-from ssm_core.ops._triton_runtime import arithmetic
+from ssm_core.opkit.checks import compute_dtype
+from ssm_core.opkit.triton_runtime import arithmetic
 from ssm_core.ops.ssd_scan._chunks import Chunks, chunks
 
 HALVES = (torch.float16, torch.bfloat16)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ssm_core.ops._checks import compute_dtype
-from ssm_core.ops._triton_runtime import Variant
+from ssm_core.opkit.checks import compute_dtype
+from ssm_core.opkit.triton_runtime import Variant
 from ssm_core.ops.ssd_scan import _triton_backward as back
 from ssm_core.ops.ssd_scan import _triton_forward as fore
 from ssm_core.ops.ssd_scan._triton_plan import HALVES, Plan, Shape, constants, launch, shape_for, steps_of

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_numeric, check_shape, compute_dtype, output_dtype
-from ssm_core.ops._operator import operator
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_numeric, check_shape, compute_dtype, output_dtype
+from ssm_core.opkit.operator import operator
 from ssm_core.ops.vandermonde import reference
 
 
@@ -39,7 +39,7 @@ def vandermonde(
         >>> vandermonde(v, log_x, 4).tolist()
         [[2.0, 1.0, 0.5, 0.25]]
     """
-    backend = _backend.requested("vandermonde", backend)
+    backend = dispatch.requested("vandermonde", backend)
     _check(v, log_x, length)
     wide = torch.promote_types(compute_dtype(v, log_x), torch.complex64)
     with torch.autocast(v.device.type, enabled=False):
@@ -82,4 +82,4 @@ def _probe(backend: str) -> Tensor:
     return vandermonde(v, log_x, 5, backend=backend)
 
 
-_backend.PROBES["vandermonde"] = _probe
+dispatch.register("vandermonde", _probe)

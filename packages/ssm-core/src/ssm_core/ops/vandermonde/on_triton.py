@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ssm_core.ops._triton_runtime import Variant, arithmetic
+from ssm_core.opkit.triton_runtime import Variant, arithmetic
 from ssm_core.ops.vandermonde.on_torch import chunks, conj_product_sum, fine_table, powers, times
 
 FORWARD = {"BM": 64, "BJ": 64, "BS": 16}

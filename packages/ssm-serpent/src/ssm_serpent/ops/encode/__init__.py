@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_numeric, check_real, check_shape, compute_dtype
-from ssm_core.ops._operator import operator
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_numeric, check_real, check_shape, compute_dtype
+from ssm_core.opkit.operator import operator
 from ssm_serpent.ops.encode import reference
 
 
@@ -58,7 +58,7 @@ def encode(
         >>> encode(x, start, inside, torch.zeros(1, 2, 2), torch.ones(1, 2, 1), None, none, none).flatten().tolist()
         [11.0, 110.0]
     """
-    backend = _backend.requested("encode", backend)
+    backend = dispatch.requested("encode", backend)
     tensors = x_bld, start_bk, inside_bkw, distance_bkw, weight, bias, centres, log_gamma
     _check(*tensors)
     with torch.autocast(x_bld.device.type, enabled=False):
@@ -124,5 +124,4 @@ def _probe(backend: str) -> Tensor:
     return encode(x, start, inside, torch.full((2, 2, 2), 0.25), weight, None, two, two, backend=backend)
 
 
-_backend.PROBES["encode"] = _probe
-_backend.PACKAGES["encode"] = "ssm_serpent.ops"
+dispatch.register("encode", _probe, "ssm_serpent.ops")

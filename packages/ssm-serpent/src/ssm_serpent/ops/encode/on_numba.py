@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssm_core.ops._numba_runtime import LANES, jit, launch, rows_of
+from ssm_core.opkit.numba_runtime import LANES, jit, launch, rows_of
 from ssm_serpent.ops.encode.on_torch import basis_backward, from_basis, split, tile_ranges, used_rows
 from ssm_serpent.ops.encode.windows import check_windows
 

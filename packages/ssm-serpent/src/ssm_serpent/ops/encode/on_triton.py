@@ -14,8 +14,8 @@ import torch
 import triton
 from torch import Tensor
 
-from ssm_core.ops._checks import compute_dtype
-from ssm_core.ops._triton_runtime import Variant, arithmetic
+from ssm_core.opkit.checks import compute_dtype
+from ssm_core.opkit.triton_runtime import Variant, arithmetic
 from ssm_serpent.ops.encode.on_torch import basis_backward, from_basis, split, used_rows
 from ssm_serpent.ops.encode.triton_kernels import points_kernel, tokens_kernel, weight_kernel
 from ssm_serpent.ops.encode.windows import run_edges

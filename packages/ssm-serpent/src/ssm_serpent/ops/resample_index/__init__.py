@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
+from ssm_core.opkit import dispatch
 
 
 class Maps(NamedTuple):
@@ -83,7 +83,7 @@ def _run(
     if backend == "reference":
         from ssm_serpent.ops.resample_index import brute_force as module
     else:
-        module = _backend.implementation("resample_index", backend, times.device, "ssm_serpent.ops")
+        module = dispatch.implementation("resample_index", backend, times.device, "ssm_serpent.ops")
     times, first, end, count = (x.contiguous() for x in (times, first, end, count))
     return module.forward(times, first, end, count, window, causal, n_points, history)
 
@@ -111,5 +111,4 @@ def _probe(backend: str) -> Tensor:
     return torch.cat([x.flatten().double() for x in maps])
 
 
-_backend.PROBES["resample_index"] = _probe
-_backend.PACKAGES["resample_index"] = "ssm_serpent.ops"
+dispatch.register("resample_index", _probe, "ssm_serpent.ops")

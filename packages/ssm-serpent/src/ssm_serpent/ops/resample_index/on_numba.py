@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssm_core.ops._numba_runtime import jit, launch
+from ssm_core.opkit.numba_runtime import jit, launch
 from ssm_serpent.ops.resample_index import Maps
 
 _ROWS_ONLY = 1 << 30

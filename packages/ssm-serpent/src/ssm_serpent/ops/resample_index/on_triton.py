@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ssm_core.ops._triton_runtime import Variant
+from ssm_core.opkit.triton_runtime import Variant
 from ssm_serpent.ops.resample_index import Maps
 from ssm_serpent.ops.resample_index.on_torch import points
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_numeric, check_real, check_shape, compute_dtype
-from ssm_core.ops._operator import operator
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_numeric, check_real, check_shape, compute_dtype
+from ssm_core.opkit.operator import operator
 from ssm_serpent.ops.spread import reference
 
 
@@ -38,7 +38,7 @@ def spread(
         >>> spread(torch.tensor([[[5.0], [7.0]]]), torch.tensor([[0, 1, 1, 2]])).flatten().tolist()
         [0.0, 5.0, 5.0, 7.0]
     """
-    backend = _backend.requested("spread", backend)
+    backend = dispatch.requested("spread", backend)
     _check(y_bkh, point_bl, before_bh)
     with torch.autocast(y_bkh.device.type, enabled=False):
         if backend != "reference":
@@ -85,5 +85,4 @@ def _probe(backend: str) -> Tensor:
     return spread(torch.arange(12.0).view(2, 2, 3), point, before_bh=-torch.ones(2, 3), backend=backend)
 
 
-_backend.PROBES["spread"] = _probe
-_backend.PACKAGES["spread"] = "ssm_serpent.ops"
+dispatch.register("spread", _probe, "ssm_serpent.ops")

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from ssm_core.ops._numba_runtime import jit, launch, rows_of, states_of
+from ssm_core.opkit.numba_runtime import jit, launch, rows_of, states_of
 from ssm_serpent.ops.spread.on_torch import check_points
 
 

@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ssm_core.ops._checks import compute_dtype
-from ssm_core.ops._triton_runtime import Variant, arithmetic
+from ssm_core.opkit.checks import compute_dtype
+from ssm_core.opkit.triton_runtime import Variant, arithmetic
 from ssm_serpent.ops.spread.on_torch import edges
 
 _TILE = {"BR": 16, "BH": 128}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
+from ssm_core.opkit import dispatch
 
 
 def token_sums(values_bkw: Tensor, start_bk: Tensor, inside_bkw: Tensor, length: int) -> Tensor:
@@ -29,7 +29,7 @@ torch.library.define(
 
 @torch.library.impl("ssm_serpent::token_sums", "CompositeExplicitAutograd")
 def _forward(values: Tensor, start: Tensor, inside: Tensor, length: int) -> Tensor:
-    module = _backend.implementation("token_sums", "", values.device, "ssm_serpent.ops")
+    module = dispatch.implementation("token_sums", "", values.device, "ssm_serpent.ops")
     return module.forward(values, start, inside, length)
 
 

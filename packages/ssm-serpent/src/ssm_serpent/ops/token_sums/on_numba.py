@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from ssm_core.ops._numba_runtime import jit, launch
+from ssm_core.opkit.numba_runtime import jit, launch
 
 
 def forward(values: Tensor, start: Tensor, inside: Tensor, length: int) -> Tensor:

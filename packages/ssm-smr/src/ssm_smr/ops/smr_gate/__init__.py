@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ssm_core.ops import _backend
-from ssm_core.ops._checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
+from ssm_core.opkit import dispatch
+from ssm_core.opkit.checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
 from ssm_smr.ops.smr_gate import reference
 from ssm_smr.ops.smr_gate.autograd import gate, state_shape
 
@@ -54,7 +54,7 @@ def smr_gate(
         >>> gated.flatten().tolist(), memory.flatten().tolist()
         ([0.5, 1.0, 1.5], [3.0])
     """
-    backend = _backend.requested("smr_gate", backend)
+    backend = dispatch.requested("smr_gate", backend)
     _check(u, weight, bias, initial_state, cu_seqlens)
     with torch.autocast(u.device.type, enabled=False):
         if backend != "reference":
@@ -93,5 +93,4 @@ def _probe(backend: str) -> Tensor:
     return smr_gate(u, weight, torch.ones(2), gate_scale=2.0, backend=backend)[0]
 
 
-_backend.PROBES["smr_gate"] = _probe
-_backend.PACKAGES["smr_gate"] = "ssm_smr.ops"
+dispatch.register("smr_gate", _probe, "ssm_smr.ops")

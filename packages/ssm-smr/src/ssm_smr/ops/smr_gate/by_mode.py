@@ -11,7 +11,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 
 def by_mode(convolution: ModuleType) -> tuple[Function, Function]:
-    """Return forward and backward of the gate on a backend, as `ssm_core.ops._operator` calls them.
+    """Return forward and backward of the gate on a backend, as `ssm_core.opkit.operator` calls them.
 
     Args:
         convolution: The backend's module of `ssm_core.ops.causal_conv1d`, which knows the gate as what may follow it.

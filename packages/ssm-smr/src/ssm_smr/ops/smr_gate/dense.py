@@ -8,7 +8,7 @@ where a depthwise gate is computed again. With sigma the sigmoid and g the gradi
 
 from torch import Tensor
 
-from ssm_core.ops._checks import compute_dtype
+from ssm_core.opkit.checks import compute_dtype
 from ssm_core.ops.causal_conv1d.history import add_final_state_gradient, final_state, join, split
 from ssm_core.ops.causal_conv1d.on_torch import correlate, correlate_backward
 

@@ -6,7 +6,7 @@ a dense gate are in float32 at least; torch.set_float32_matmul_precision lets th
 
 from collections.abc import Iterator
 
-from ssm_core.ops._triton_runtime import Variant
+from ssm_core.opkit.triton_runtime import Variant
 from ssm_core.ops.causal_conv1d import on_triton
 from ssm_smr.ops.smr_gate.by_mode import by_mode
 

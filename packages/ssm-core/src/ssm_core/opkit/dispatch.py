@@ -11,17 +11,49 @@ import os
 import warnings
 from collections.abc import Callable
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 NAMES = ("reference", "torch", "numba", "triton")
 
-# Filled by each operation: its name -> a call on a backend with small fixed inputs, which returns its output.
-PROBES: dict[str, Callable[[str], Tensor]] = {}
+HOME = "ssm_core.ops"
+"""Package of the operations that are there anyway."""
 
-# Operations that live elsewhere than in ssm_core.ops: name -> package that holds the folder of their backends.
-PACKAGES: dict[str, str] = {}
+
+class Registered(NamedTuple):
+    """What is known of an operation.
+
+    Attributes:
+        probe: Calls it on a backend with small fixed inputs, and returns its output.
+        package: Holds the folder of its backends, ``<package>.<op>``.
+    """
+
+    probe: Callable[[str], Tensor]
+    package: str
+
+
+OPERATIONS: dict[str, Registered] = {}
+"""Every operation whose package has been imported, by name."""
+
+
+def register(op: str, probe: Callable[[str], Tensor], package: str = HOME) -> None:
+    """Make an operation known to `available_backends` and ``ssm doctor``, and to the tests of all operations.
+
+    Args:
+        op: Its name.
+        probe: Calls it on the backend of a name with small fixed inputs, and returns its output.
+        package: Holds the folder ``<op>`` with the modules ``on_torch``, ``on_numba``, ``on_triton``, if it has them.
+
+    Raises:
+        ValueError: Another package has an operation of that name.
+    """
+    if op in OPERATIONS and OPERATIONS[op].package != package:
+        raise ValueError(
+            f"{package} registers the operation {op!r}, which {OPERATIONS[op].package} has already"
+        )
+    OPERATIONS[op] = Registered(probe, package)
 
 
 def requested(op: str, backend: str | None) -> str:
@@ -40,7 +72,7 @@ def requested(op: str, backend: str | None) -> str:
     return backend
 
 
-def resolve(op: str, backend: str, device: torch.device, package: str = "ssm_core.ops") -> str:
+def resolve(op: str, backend: str, device: torch.device, package: str = HOME) -> str:
     """The backend to run on tensors of this device: the one asked for, else the fastest that runs there.
 
     Raises:
@@ -59,7 +91,7 @@ def resolve(op: str, backend: str, device: torch.device, package: str = "ssm_cor
     return backend
 
 
-def implementation(op: str, backend: str, device: torch.device, package: str = "ssm_core.ops") -> ModuleType:
+def implementation(op: str, backend: str, device: torch.device, package: str = HOME) -> ModuleType:
     """The module <package>.<op>.on_<backend> of the backend to run, imported when first needed."""
     return importlib.import_module(f"{package}.{op}.on_{resolve(op, backend, device, package)}")
 
@@ -76,9 +108,9 @@ def available_backends(op: str) -> dict[str, str]:
     Raises:
         ValueError: No operation has that name.
     """
-    if op not in PROBES:
-        raise ValueError(f"no operation is called {op!r}; there are {', '.join(sorted(PROBES))}")
-    expected = PROBES[op]("reference")
+    if op not in OPERATIONS:
+        raise ValueError(f"no operation is called {op!r}; there are {', '.join(sorted(OPERATIONS))}")
+    expected = OPERATIONS[op].probe("reference")
     return {backend: _try(op, backend, expected) for backend in NAMES}
 
 
@@ -86,9 +118,9 @@ def available_backends(op: str) -> dict[str, str]:
 def numba_problem() -> str:
     """Why numba kernels do not run in this process, "" if they do."""
     try:
-        from ssm_core.ops import _numba_runtime
+        from ssm_core.opkit import numba_runtime
 
-        _numba_runtime.probe()
+        numba_runtime.probe()
     except ImportError as error:
         return f"numba is not installed ({error}); uv pip install 'ssm-core[cpu]'"
     except Exception as error:  # noqa: BLE001 -- a broken numba or llvmlite raises anything; torch must then take over
@@ -101,7 +133,7 @@ def _exists(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _problem(op: str, backend: str, device: torch.device, package: str = "ssm_core.ops") -> str:
+def _problem(op: str, backend: str, device: torch.device, package: str = HOME) -> str:
     if backend in ("numba", "triton") and not _exists(f"{package}.{op}.on_{backend}"):
         return f"{op} has no {backend} form"
     if backend == "triton":
@@ -130,9 +162,9 @@ def triton_problem(device: torch.device) -> str:
 def _triton_failure(device: torch.device) -> str:
     """Why a small kernel does not run on a CUDA device, "" if it does; tried, and warned of, once a process."""
     try:
-        from ssm_core.ops import _triton_runtime
+        from ssm_core.opkit import triton_runtime
 
-        _triton_runtime.probe(device)
+        triton_runtime.probe(device)
     except Exception as error:  # noqa: BLE001 -- a driver, compiler or cache that is broken raises anything
         reason = (
             f"triton is installed but a small kernel failed on {device} ({type(error).__name__}: {error})"
@@ -143,11 +175,11 @@ def _triton_failure(device: torch.device) -> str:
 
 
 def _try(op: str, backend: str, expected: Tensor) -> str:
-    problem = _problem(op, backend, torch.device("cpu"), PACKAGES.get(op, "ssm_core.ops"))
+    problem = _problem(op, backend, torch.device("cpu"), OPERATIONS[op].package)
     if problem:
         return problem
     try:
-        got = PROBES[op](backend)
+        got = OPERATIONS[op].probe(backend)
     except Exception as error:  # noqa: BLE001 -- the point is to report whatever goes wrong
         return f"{type(error).__name__}: {error}"
     return "ok" if torch.allclose(got, expected, rtol=1e-4, atol=1e-5) else "it ran but gave wrong values"

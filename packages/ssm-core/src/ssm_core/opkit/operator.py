@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ssm_core.ops._backend import implementation, resolve
-from ssm_core.ops._checks import check_offsets, compute_dtype, output_dtype
-from ssm_core.ops._transforms import apply, contiguous, refuse_mapped, register
+from ssm_core.opkit.checks import check_offsets, compute_dtype, output_dtype
+from ssm_core.opkit.dispatch import implementation, resolve
+from ssm_core.opkit.transforms import apply, contiguous, refuse_mapped, register
 
 Outputs = tuple[Tensor, ...]
 

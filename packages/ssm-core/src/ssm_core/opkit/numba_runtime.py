@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssm_core.ops._openmp import send_home
+from ssm_core.opkit.openmp import send_home
 
 # Elements (steps x columns) below which handing work to a second thread costs more than it saves.
 GRAIN = 1 << 15

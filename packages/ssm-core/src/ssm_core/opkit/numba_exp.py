@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ssm_core.ops._numba_runtime import inlined
+from ssm_core.opkit.numba_runtime import inlined
 
 # Adding and subtracting 1.5 * 2^52 rounds to the nearest integer, which sits in the low bits of the sum.
 _ROUND = 6755399441055744.0

@@ -4,8 +4,8 @@ Each returns (Re a_bar, Im a_bar, Re gain, Im gain) as `ssm_core.discretize` def
 where a is, so that nothing divides in the loop.
 """
 
-from ssm_core.ops._numba_exp import expm1
-from ssm_core.ops._numba_runtime import inlined
+from ssm_core.opkit.numba_exp import expm1
+from ssm_core.opkit.numba_runtime import inlined
 
 
 @inlined

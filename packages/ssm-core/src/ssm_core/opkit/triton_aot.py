@@ -15,8 +15,8 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ssm_core.ops._machine_code import Counts, read_sass
-from ssm_core.ops._triton_runtime import INTERPRETED, Variant
+from ssm_core.opkit.machine_code import Counts, read_sass
+from ssm_core.opkit.triton_runtime import INTERPRETED, Variant
 
 CAPABILITIES = (80, 90, 100)
 """Architectures that kernels are compiled for: A100, H100 and H200, B200."""
