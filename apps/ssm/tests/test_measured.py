@@ -94,6 +94,16 @@ def test_nothing_to_draw_is_not_mentioned(ssm, found, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_bench_draws_where_it_is_told(ssm, found, tmp_path):
+    found(charts=[CHART])
+    assert "not written: a picture (give --picture FILE)" in ssm("bench", "it").err
+    assert ssm("bench", "it", "--picture", tmp_path / "it.png").code == 0
+    assert (tmp_path / "it.png").read_bytes()[:4] == b"\x89PNG"
+    done = ssm("bench", "it", "--picture", tmp_path / "it.pdf")
+    assert done.code == 2
+    assert "is not called one" in done.err
+
+
 def test_what_cannot_be_written_is_said(ssm, found, tmp_path):
     found(charts=[CHART], files={"page.html": "x"})
     done = ssm("probe", "it", "--picture", tmp_path / "it.pdf")

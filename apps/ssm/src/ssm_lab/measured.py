@@ -40,6 +40,16 @@ def show(result: Any, whose: str, as_json: bool) -> None:
     console.emit_table(found.get("rows") or [])
 
 
+def check_picture(picture: Path | None) -> None:
+    """Refuse what is not called a PNG, before anything is measured.
+
+    Raises:
+        UserError: If the name ends otherwise.
+    """
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UserError(f"--picture writes a PNG, and {picture} is not called one", "name it FILE.png")
+
+
 def keep(result: Any, whose: str, picture: Path | None) -> None:
     """Draw a result's charts and write its files beside the picture; say on standard error where.
 

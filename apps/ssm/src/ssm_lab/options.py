@@ -60,6 +60,10 @@ Knob: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KNOB=VALUE", help="One of its knobs; `ssm show` lists them."),
 ]
+Picture: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--picture", metavar="FILE", help="PNG to draw what was found into."),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 Run: TypeAlias = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]

@@ -33,24 +33,17 @@ def probe(
         Path | None, typer.Argument(metavar="RUN", help="Run folder; some probes need none.")
     ] = None,
     sets: options.Knob = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            "--picture",
-            metavar="FILE",
-            help="PNG to draw what was found into; with RUN it is plots/probe-NAME.png of the run if not given.",
-        ),
-    ] = None,
+    picture: options.Picture = None,
     as_json: options.Json = False,
 ) -> None:
     """Look into a trained model with a probe.
 
     The probe gets the best checkpoint of the run and the test split of its task. Text and tables go to standard
-    output; the picture, and files that the probe makes, are written beside each other. Knobs that a probe calls its
+    output; the picture, with RUN into its folder if not named, and files that the probe makes are written beside each
+    other. Knobs that a probe calls its
     flags need no --set: `ssm show probe NAME` lists both.
     """
-    if picture is not None and picture.suffix.lower() != ".png":
-        raise UserError(f"--picture writes a PNG, and {picture} is not called one", "name it FILE.png")
+    measured.check_picture(picture)
     with console.results_only():
         config = registry.configure("probe", name, knobs("probe", sets))
         spec, measure = registry.builder("probe", name)
