@@ -9,10 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+# Before torch is used: cuBLAS is deterministic only with a workspace of fixed size, and without it says so by an error.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 import pytest
 import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED:
+    torch.set_num_threads(1)  # its tensors are tiny: more threads than one only get in each other's way
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import gradcheck
 
 pytest.importorskip("triton")
 
@@ -74,6 +75,19 @@ def test_a_program_of_several_pieces(device, packed, monkeypatch):
     monkeypatch.setattr(on_triton, "_PROGRAMS", 1)
     monkeypatch.setattr(on_triton, "_PIECES", 2)
     check(operands(device, 19, 3, packed=packed, state=False), torch.float64, "silu")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_gradients(device, activation, packed):
+    given = operands(device, 5, 3, packed=packed)
+    edges = given.pop("cu_seqlens", None)
+    leaves = [x.requires_grad_() for x in given.values()]
+
+    def convolution(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return causal_conv1d(x, weight, bias, activation, state, cu_seqlens=edges, backend="triton")
+
+    assert gradcheck(convolution, leaves, fast_mode=True)
 
 
 def test_any_strides_and_two_runs_are_the_same_bits(device):

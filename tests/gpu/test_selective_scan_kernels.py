@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import gradcheck
 
 from ssm_core.ops import selective_scan
 
@@ -62,6 +63,40 @@ def test_float32_over_chunks(device, wide):
 @pytest.mark.parametrize("shape", [(2, 1, 3, 1), (1, 0, 2, 2), (2, 2, 5, 2)])
 def test_odd_sizes(device, shape):
     check(operands(device, torch.float32, False, "of", shape=shape))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("shape", [(2, 5, 4, 0), (2, 5, 0, 3), (0, 5, 2, 2)])
+def test_where_there_is_nothing_to_scan_all_is_zero(device, shape, wide):
+    """No state, no channel or no row: no kernel is launched, and nothing may be left unwritten."""
+    y, last, *grads = run(operands(device, torch.float32, wide, "of", shape=shape), backend="triton")
+    assert not any(x.any() for x in (y, last, *grads))  # NaN would count
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_gradients(device, wide):
+    tensors = operands(device, torch.float64, wide, "go", shape=(1, 3, 2, 2))
+    leaves = [x.requires_grad_() for x in tensors]
+
+    def scan(*given: Tensor) -> tuple[Tensor, Tensor]:
+        return selective_scan(*given[:5], initial_state=given[5], discretization="zoh", backend="triton")
+
+    assert gradcheck(scan, leaves, fast_mode=True)
+
+
+# The series of the zero-order hold overflows where it is not taken, of which the interpreter warns.
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+@pytest.mark.parametrize("magnitude", [0.0, 1e-12, 1e4])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("wide", [False, True])
+def test_finite_for_any_decay(device, wide, method, magnitude):
+    tensors = operands(device, torch.float32, wide, "oo", shape=(1, 3, 2, 2))
+    tensors[2] = torch.full_like(tensors[2], magnitude * (-1 + 0.5j if wide else -1))
+    found = run(tensors, backend="triton", discretization=method)
+    assert all(x.isfinite().all() for x in found)
+    exact = [x.to(torch.promote_types(x.dtype, torch.float64)) for x in tensors]
+    expected, *_ = run(exact, backend="reference", discretization=method)
+    torch.testing.assert_close(found[0].double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("wide", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import gradcheck
 
 pytest.importorskip("triton")
 
@@ -62,6 +63,19 @@ def test_without_initial_state(device, tau, packed):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_precisions(device, dtype, dense):
     check(operands(device, 11, 4, dense=dense, packed=False, state=True), dtype)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
+def test_gradients(device, dense, packed):
+    given = operands(device, 5, 3, dense=dense, packed=packed, state=True)
+    edges = given.pop("cu_seqlens", None)
+    leaves = [x.requires_grad_() for x in given.values()]
+
+    def gate(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        return smr_gate(*tensors, gate_scale=1.7, cu_seqlens=edges, backend="triton")
+
+    assert gradcheck(gate, leaves, fast_mode=True)
 
 
 @pytest.mark.parametrize("dense", [False, True])

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import gradcheck
 
 from ssm_core.ops import available_backends
 from ssm_core.ops.ssd_scan import ssd_scan
@@ -98,6 +99,12 @@ def test_packed(device, lengths, dtype):
     tensors[8] = torch.randn(len(lengths), *tensors[8].shape[1:]).double()
     cu_seqlens = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0).int()
     check(dtype, device, tensors, {"chunk_size": 16, "cu_seqlens": cu_seqlens})
+
+
+def test_gradients(device):
+    leaves = [x.to(device).requires_grad_() for x in operands(18, (1, 2, 2, 1), rows=1)]
+    run = partial(scan, chunk_size=16, backend="triton")  # two chunks
+    assert gradcheck(run, leaves, fast_mode=True)
 
 
 def test_halves_are_multiplied_in_single_precision(device):

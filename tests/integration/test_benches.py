@@ -30,6 +30,10 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+TIMES = ("both_ms", "median_ms", "with_ms")
+"""Columns for the time of a row that tells its error."""
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in registry.found("bench")])
 def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name not in SMALL:
@@ -40,6 +44,12 @@ def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(result, Result)
     assert result.rows
     assert all(row.keys() == result.rows[0].keys() for row in result.rows)
+    for row in result.rows:
+        # A contender that computes something else gets its error and no time.
+        times = [row[column] for column in TIMES if column in row]
+        assert None not in times, f"no time, since it is wrong: {row}"
+        assert times or "error" not in row
+        assert row.get("same") is not False, f"workers hand out other batches: {row}"
     json.dumps({"figures": dict(result.figures), "rows": list(result.rows)}, allow_nan=False)
 
 

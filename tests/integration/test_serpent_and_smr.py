@@ -1,12 +1,18 @@
-"""The two mechanisms together: SMR inside every branch of SeRpEnt, in the branch's own time."""
+"""SeRpEnt in company: SMR inside its branches, each in its own time, and the trainer, which records its compression."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from ssm_core import build_model
 from ssm_core.params import gather_hints
+from ssm_core.run.folder import RunFolder
+from ssm_train import fit
 
 
 @pytest.mark.parametrize(("backbone", "knobs"), [("s5", {}), ("mamba2", {"head_dim": 4, "state_size": 8})])
@@ -34,15 +40,35 @@ def test_smr_gates_inside_the_branches(backbone, knobs, causal):
     y, after = model(x)
     mask = torch.arange(40) < torch.tensor([[40], [25]])
     padded, _ = model(x.masked_fill(~mask[..., None], torch.nan), mask_bl=mask)
-    torch.testing.assert_close(padded[1:, :25], model(x[1:, :25])[0], rtol=0, atol=1e-9)
+    same(padded[1:, :25], model(x[1:, :25])[0])
     if causal:
         first, state = model(x[:, :17])
-        torch.testing.assert_close(
-            torch.cat([first, model(x[:, 17:], state=state)[0]], 1), y, rtol=0, atol=1e-9
-        )
+        same(torch.cat([first, model(x[:, 17:], state=state)[0]], 1), y)
         state, out = model.init_state(2), []
         for x_bd in x.unbind(1):
             step, state = model.step(x_bd, state=state)
             out.append(step)
-        torch.testing.assert_close(torch.stack(out, 1), y, rtol=0, atol=1e-9)
+        same(torch.stack(out, 1), y)
         assert after
+
+
+def same(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 * float(expected.detach().abs().max()))
+
+
+def test_training_records_the_compression_of_each_branch(tmp_path: Path) -> None:
+    kappas = [0.5, 0.25]
+    settings: dict[str, Any] = {
+        "backbone": {"name": "s5", "state_size": 4, "blocks": 1},
+        "addons": {"serpent": {"compression": kappas, "window": 3}},
+        "task": {"name": "sine", "length": 32, "n_train": 16, "n_validation": 16, "n_test": 16},
+        "model": {"d_model": 6, "n_layers": 2},
+        "train": {"epochs": 2, "batch_size": 8, "device": "cpu"},
+    }
+    rows = list(RunFolder(fit(settings, out=tmp_path, quiet=True)).metrics())
+    for layer in range(2):
+        for branch, kappa in enumerate(kappas, 1):
+            name = f"stack.blocks.{layer}.mixer.compression.{branch}"
+            found = [row for row in rows if row["name"] == name]
+            assert [row["split"] for row in found] == ["validation"] * 2
+            assert all(kappa - 1 / 32 <= row["value"] <= 1 for row in found)

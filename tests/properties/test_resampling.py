@@ -128,6 +128,7 @@ def test_1_times_increase_by_intervals_within_bounds(device, logits, kappa, read
 @unhurried
 @given(case=compressed_rows())
 def test_2_number_of_points_reading_a(device, case):
+    """Of the specification's rules the floor and the rounding one; the ceil rule is not here: no mode rounds up."""
     kappa, ticks = case
     length, least = len(ticks), Fraction(kappa) * len(ticks)
     _, causal = index_of(ticks, 1, "causal", device)
@@ -139,6 +140,7 @@ def test_2_number_of_points_reading_a(device, case):
 @unhurried
 @given(kappa=st.sampled_from(KAPPAS), data=st.data())
 def test_2_number_of_points_reading_b_and_static_bound(device, kappa, data):
+    """As above, without the ceil rule."""
     least, most = tick_range(0.0, kappa)
     ticks = data.draw(st.lists(tick_values(least, most), min_size=1, max_size=40))
     cap = Fraction(kappa) * len(ticks)

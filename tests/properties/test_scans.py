@@ -46,6 +46,9 @@ class Scan:
         a = self.a if self.invariant else self.a[:, start:stop]
         return replace(self, a=a, b=self.b[:, start:stop], state=state)
 
+    def leaves(self) -> Results:
+        return [x.requires_grad_() for x in (self.a, self.b, self.state)]
+
 
 @st.composite
 def scans(draw: st.DrawFn, invariant: bool | None = None) -> Scan:
@@ -79,6 +82,9 @@ class Model:
     def part(self, start: int, stop: int, state: Tensor) -> Model:
         dt = self.dt if self.dt.ndim == 1 else self.dt[:, start:stop]
         return replace(self, u=self.u[:, start:stop], dt=dt, state=state)
+
+    def leaves(self) -> Results:
+        return [x.requires_grad_() for x in (self.u, self.dt, *self.matrices, self.state)]
 
 
 @st.composite
@@ -118,7 +124,7 @@ def gradients(outputs: Results, leaves: Results) -> Results:
 
 @given(scans(), st.data())
 def test_split_anywhere_is_whole(scan: Scan, data: st.DataObject) -> None:
-    leaves = [x.requires_grad_() for x in (scan.a, scan.b, scan.state)]
+    leaves = scan.leaves()
     cut = data.draw(st.integers(0, scan.b.shape[1]))
     spans = [(0, cut), (cut, scan.b.shape[1])]
     state, parts = scan.state, {}
@@ -131,7 +137,7 @@ def test_split_anywhere_is_whole(scan: Scan, data: st.DataObject) -> None:
 
 @given(models(), st.data())
 def test_model_split_anywhere_is_whole(model: Model, data: st.DataObject) -> None:
-    leaves = [x.requires_grad_() for x in (model.u, model.dt, *model.matrices, model.state)]
+    leaves = model.leaves()
     length = model.u.shape[1]
     cut = data.draw(st.integers(0, length))
     left, state = model.part(0, cut, model.state)()
@@ -147,7 +153,7 @@ def test_packed_is_separate(scan: Scan, data: st.DataObject) -> None:
     edges = [0, *cuts, length]
     scan = Scan(scan.a if scan.invariant else scan.a[:1], scan.b[:1], scan.state, scan.reverse, scan.backend)
     scan = replace(scan, state=torch.randn(len(edges) - 1, *features, dtype=scan.b.dtype))
-    leaves = [x.requires_grad_() for x in (scan.a, scan.b, scan.state)]
+    leaves = scan.leaves()
     packed = list(scan(cu_seqlens=torch.tensor(edges, dtype=torch.int32)))
     rows = zip(edges, edges[1:], scan.state.split(1), strict=False)
     alone = [scan.part(start, stop, state)() for start, stop, state in rows]
@@ -162,7 +168,7 @@ def test_model_packed_is_separate(model: Model, data: st.DataObject) -> None:
     dt = model.dt if model.dt.ndim == 1 else model.dt[:1]
     state = torch.randn(len(edges) - 1, model.state.shape[1], dtype=model.state.dtype)
     model = replace(model, u=model.u[:1], dt=dt, state=state)
-    leaves = [x.requires_grad_() for x in (model.u, model.dt, *model.matrices, model.state)]
+    leaves = model.leaves()
     packed = list(model(cu_seqlens=torch.tensor(edges, dtype=torch.int32)))
     rows = zip(edges, edges[1:], model.state.split(1), strict=False)
     alone = [model.part(start, stop, state)() for start, stop, state in rows]
@@ -232,6 +238,23 @@ def test_step_by_step_is_scan(scan: Scan) -> None:
     check_close([torch.cat([h[:, :0], *(steps[t] for t in range(length))], 1), state], [h, last])
 
 
+@given(models())
+def test_model_permuting_the_batch_permutes_the_outputs(model: Model) -> None:
+    order = torch.randperm(len(model.u))
+    dt = model.dt if model.dt.ndim == 1 else model.dt[order]
+    permuted = replace(model, u=model.u[order], dt=dt, state=model.state[order])()
+    check_close(list(permuted), [x[order] for x in model()])
+
+
+@given(models())
+def test_model_step_by_step_is_scan(model: Model) -> None:
+    state, steps = model.state, [model.u[:, :0]]
+    for t in range(model.u.shape[1]):
+        y, state = model.part(t, t + 1, state)()
+        steps.append(y)
+    check_close([torch.cat(steps, 1), state], list(model()))
+
+
 @given(models(), st.integers(0, 4))
 def test_masked_steps_change_nothing(model: Model, extra: int) -> None:
     """Gaps of 0 leave the state: padding on the right, or anywhere, is a no-op."""
@@ -259,7 +282,7 @@ def test_padding_with_one_and_zero_is_a_no_op(scan: Scan, extra: int) -> None:
 
 @given(scans(invariant=True))
 def test_time_invariant_is_broadcast(scan: Scan) -> None:
-    leaves = [x.requires_grad_() for x in (scan.a, scan.b, scan.state)]
+    leaves = scan.leaves()
     once, spread = list(scan()), list(replace(scan, a=scan.a.expand(scan.b.shape))())
     check_close(once + gradients(once, leaves), spread + gradients(spread, leaves))
 
@@ -284,7 +307,7 @@ def scattered(x: Tensor) -> Tensor:
 
 @given(scans())
 def test_strides_do_not_matter(scan: Scan) -> None:
-    leaves = [x.requires_grad_() for x in (scan.a, scan.b, scan.state)]
+    leaves = scan.leaves()
     a, b, state = (scattered(x) for x in leaves)
     plain, strided = list(scan()), list(replace(scan, a=a, b=b, state=state)())
     check_close(strided + gradients(strided, leaves), plain + gradients(plain, leaves))
@@ -292,7 +315,7 @@ def test_strides_do_not_matter(scan: Scan) -> None:
 
 @given(models())
 def test_model_strides_do_not_matter(model: Model) -> None:
-    leaves = [x.requires_grad_() for x in (model.u, model.dt, *model.matrices, model.state)]
+    leaves = model.leaves()
     u, dt, *matrices, state = (scattered(x) for x in leaves)
     plain = list(model())
     strided = list(replace(model, u=u, dt=dt, matrices=tuple(matrices), state=state)())
@@ -301,13 +324,14 @@ def test_model_strides_do_not_matter(model: Model) -> None:
 
 @given(st.one_of(scans(), models()))
 def test_two_runs_are_the_same_bits(run: Scan | Model) -> None:
-    first, second = run(), run()
+    leaves = run.leaves()
+    first, second = ([*out, *gradients(list(out), leaves)] for out in (run(), run()))
     assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
 
 
 @given(models())
 def test_backends_agree(model: Model) -> None:
-    leaves = [x.requires_grad_() for x in (model.u, model.dt, *model.matrices, model.state)]
+    leaves = model.leaves()
     got, expected = list(model()), list(replace(model, backend="reference")())
     check_close(got + gradients(got, leaves), expected + gradients(expected, leaves))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,14 @@ from ssm_core.ops import selective_scan, selective_state_update
 
 BACKENDS = ["torch"] if numba_problem() else ["torch", "numba"]
 LENGTHS = st.one_of(st.integers(0, 9), st.sampled_from([31, 32, 33, 64, 67]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _poisoned_memory():
+    """torch.empty and its kin hand out NaN, so reading what was never written shows."""
+    torch.set_deterministic_debug_mode("error")
+    yield
+    torch.set_deterministic_debug_mode("default")
 
 
 @dataclass
@@ -192,6 +201,44 @@ def test_backends_agree(scan: Scan) -> None:
     leaves = scan.leaves()
     got, expected = list(scan()), list(replace(scan, options=scan.options | {"backend": "reference"})())
     check_close(got + gradients(got, leaves), expected + gradients(expected, leaves))
+
+
+@given(scans())
+def test_fixed_matrices_are_their_broadcast_over_time(scan: Scan) -> None:
+    """And one matrix for all channels, or a group of them, is that of each."""
+    (batch, length, width), n = scan.along["u"].shape, scan.fixed["A"].shape[1]
+    leaves, along = scan.leaves(), dict(scan.along)
+    for name in "BC":
+        m = scan.along.get(name, scan.fixed.get(name))
+        m = m[:, :, None] if m.ndim == 3 else m
+        m = m.repeat_interleave(width // m.shape[2], 2) if m.ndim == 4 else m
+        along[name] = m.expand(batch, length, width, n)
+    fixed = {name: x for name, x in scan.fixed.items() if name not in "BC"}
+    spread, short = list(replace(scan, along=along, fixed=fixed)()), list(scan())
+    check_close(spread + gradients(spread, leaves), short + gradients(short, leaves))
+
+
+@given(scans())
+def test_real_is_complex_with_no_imaginary_part(scan: Scan) -> None:
+    """A complex state stands for itself and its conjugate, y = 2 Re(C x): so with half the C."""
+
+    def real(x: Tensor) -> Tensor:
+        return x.real.clone() if x.is_complex() else x
+
+    along, fixed = ({name: real(x) for name, x in part.items()} for part in (scan.along, scan.fixed))
+    scan = replace(scan, along=along, fixed=fixed, state=real(scan.state))
+    leaves = scan.leaves()
+
+    def wide(part: dict[str, Tensor]) -> dict[str, Tensor]:
+        scales = {"A": 1.0, "B": 1.0, "C": 0.5}
+        return {
+            name: torch.complex(scales[name] * x, 0 * x) if name in scales else x for name, x in part.items()
+        }
+
+    y, last = replace(scan, along=wide(along), fixed=wide(fixed), state=scan.state + 0j)()
+    assert not last.imag.any()
+    embedded, plain = [y, last.real], list(scan())
+    check_close(embedded + gradients(embedded, leaves), plain + gradients(plain, leaves))
 
 
 @given(scans(method="zoh"), st.floats(0.1, 0.9))

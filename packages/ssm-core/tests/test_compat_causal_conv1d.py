@@ -93,6 +93,25 @@ def test_taps_do_not_cross_where_the_id_changes(with_states):
     torch.testing.assert_close(*grads, **CLOSE)
 
 
+@pytest.mark.parametrize("ids", [[-1, -1, 0, 0, 0, -1, 1, 1, -1], [-1] * 9, [0, 0, 0, -1, -2, 4, 4, 4, 4]])
+def test_padding_gives_zero_and_feeds_nothing(ids):
+    """With a bias, whose outputs are not 0, and a NaN in the padding, which shows what it reaches."""
+    x, weight, bias, states = operands()
+    ids = torch.tensor(ids).expand(3, 9)
+    padding = ids[0] < 0
+    leaves = [t.requires_grad_() for t in (x.masked_fill(padding, torch.nan), weight, bias, states)]
+    y, last = causal_conv1d_fn(*leaves[:3], ids, states, True, activation="silu")
+    assert not y[..., padding].any()
+    assert not (padding[-1] and last.any())
+    for grad in torch.autograd.grad(y.sum() + last.sum(), leaves):
+        assert grad.isfinite().all()
+        assert grad.shape[-1] != 9 or not grad[..., padding].any()
+    for run in ids[0][~padding].unique():
+        here = ids[0] == run
+        before = states if here[0] else 0 * states
+        torch.testing.assert_close(y[..., here], plain(x[..., here], weight, bias, before, "silu"), **CLOSE)
+
+
 def test_one_id_is_none():
     x, weight, bias, _ = operands()
     ids = torch.zeros(3, 9, dtype=torch.int32)

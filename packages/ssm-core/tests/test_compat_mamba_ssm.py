@@ -60,6 +60,16 @@ def test_selective_scan_fn(wide, form):
     assert torch.equal(alone, got)
 
 
+def test_packed_complex_matrices_keep_double_precision():
+    torch.manual_seed(0)
+    u, delta = torch.randn(2, 4, 6, dtype=torch.float64), torch.rand(2, 4, 6, dtype=torch.float64)
+    A = torch.complex(-torch.rand(4, 3).double(), torch.randn(4, 3).double())
+    B, C = torch.randn(2, 2, 3, 6, dtype=torch.complex128)
+    expected, _ = loop(u, delta, A, B[:, None].expand(-1, 4, -1, -1), C[:, None].expand(-1, 4, -1, -1))
+    got = selective_scan_fn(u, delta, A, *(torch.view_as_real(m).flatten(-2) for m in (B, C)))
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_the_update_goes_on_where_the_scan_ended():
     torch.manual_seed(0)
     u, delta = torch.randn(2, 4, 6), torch.rand(2, 4, 6)

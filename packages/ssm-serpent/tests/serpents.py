@@ -59,5 +59,6 @@ def drawn(batch: int, length: int, width: int = 4, seed: int = 1, device: str = 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-12) -> None:
     """Equal within a share of the largest value expected."""
-    scale = max([1.0, *expected.detach().abs().flatten().tolist()])
+    # A floor for what is zero throughout, and no other: that has to be exact all the same, or nearly.
+    scale = max([1e-30, *expected.detach().abs().flatten().tolist()])
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * scale)

@@ -183,6 +183,22 @@ def test_padding_and_batch_leave_indices_bit_for_bit(device):
             assert torch.equal(whole.index.point_bl[b, :length], alone.index.point_bl[0])
 
 
+@both
+@unhurried
+@given(order=st.permutations(range(4)), length=st.integers(1, 40), seed=st.integers(0, 99))
+def test_17_permuted_rows_have_permuted_outputs(causal, device, order, length, seed):
+    """Bit for bit on a CPU, rows of unequal numbers of points included."""
+    mixer = serpent(6, causal=causal, device=device, compression=(0.3, 0.7), window=3)
+    x, lengths = drawn(4, length, 6, seed, device), [[length], [1], [(length + 1) // 2], [0]]
+    mask = torch.arange(length, device=device) < torch.tensor(lengths, device=device)
+    for given_mask in (None, mask):
+        y, _ = mixer(x, mask_bl=given_mask)
+        permuted, _ = mixer(x[order], mask_bl=None if given_mask is None else mask[order])
+        if device == "cpu":
+            assert torch.equal(permuted, y[order])
+        close(permuted, y[order])
+
+
 def test_it_tells_the_compression_it_reaches(device):
     mixer = serpent(6, device=device, compression=(0.5, 0.2), bounds="floor")
     x = drawn(2, 200, 6, device=device)

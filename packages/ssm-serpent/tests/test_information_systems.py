@@ -53,15 +53,19 @@ interval = st.floats(-5, 0).map(lambda power: 10**power)
 definitions = st.sampled_from(DEFINITIONS)
 
 
+def on(device: str, systems: Systems) -> Systems:
+    return Systems(*(part.to(device) for part in systems))
+
+
 def both_ends(systems: Systems, n: int, definition):
     return states(systems)[:, -1], states(without(systems, n, definition))[:, -1]
 
 
 @unhurried
 @given(cases(), interval, definitions)
-def test_the_ratio_keeps_to_its_bound(case, d_n, definition):
+def test_20_the_ratio_keeps_to_its_bound(device, case, d_n, definition):
     systems, n = case
-    systems = with_interval(systems, n, d_n)
+    systems = with_interval(on(device, systems), n, d_n)
     whole, lacking = both_ends(systems, n, definition)
     linear = d_n * direction(systems, n, definition).norm(dim=1)
     largest = states(systems).abs().max()
@@ -72,9 +76,9 @@ def test_the_ratio_keeps_to_its_bound(case, d_n, definition):
 
 @unhurried
 @given(cases(), interval, definitions)
-def test_the_difference_is_exactly_what_the_identity_says(case, d_n, definition):
+def test_20_the_difference_is_exactly_what_the_identity_says(device, case, d_n, definition):
     systems, n = case
-    systems = with_interval(systems, n, d_n)
+    systems = with_interval(on(device, systems), n, d_n)
     whole, lacking = both_ends(systems, n, definition)
     expected = d_n * phi(d_n * systems.a_sn) * direction(systems, n, definition)
     largest = 1 + float(states(systems).abs().max()) + float(expected.abs().max())
@@ -83,20 +87,20 @@ def test_the_difference_is_exactly_what_the_identity_says(case, d_n, definition)
 
 @unhurried
 @given(cases(), definitions)
-def test_the_direction_does_not_depend_on_the_interval(case, definition):
+def test_the_direction_does_not_depend_on_the_interval(device, case, definition):
     systems, n = case
+    systems = on(device, systems)
     first, second = (direction(with_interval(systems, n, d_n), n, definition) for d_n in (1e-4, 1.0))
     assert torch.equal(first, second)
 
 
 @unhurried
 @given(cases(), interval)
-def test_the_gap_in_the_proof(case, d_n):
+def test_the_gap_in_the_proof(device, case, d_n):
     """The terms before n cancel if it is masked only; removed, they differ by the factor e^(D_n A)."""
     systems, n = case
-    systems = with_interval(systems, n, d_n)
-    a, b, spans = systems
-    before = Systems(a, torch.where(torch.arange(b.shape[1])[:, None] < n, b, 0), spans)
+    a, b, spans = with_interval(on(device, systems), n, d_n)
+    before = Systems(a, torch.where(torch.arange(b.shape[1], device=device)[:, None] < n, b, 0), spans)
     whole, masked = both_ends(before, n, "masked")
     assert torch.equal(whole, masked)
     _, removed = both_ends(before, n, "removed")

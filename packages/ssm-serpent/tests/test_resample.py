@@ -9,7 +9,8 @@ import pytest
 import torch
 from probed import FIGURE_2, Fixed, Numbers, Read, Texts, model_of, read
 
-from ssm_core.plugin.errors import UserError
+from ssm_core.plugin import registry
+from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_serpent.resample.elements import encode, row_of_text, texts
 from ssm_serpent.resample.measure import probe
 from ssm_serpent.resample.shades import STEPS, steps
@@ -181,6 +182,14 @@ def test_without_a_model_or_a_resampling_layer_it_says_what_to_do():
 def test_knobs_out_of_range_are_refused(knobs):
     with pytest.raises(ValueError, match=next(iter(knobs))):
         ResampleConfig(**knobs)
+
+
+@pytest.mark.parametrize("index", [0, 3])
+def test_a_text_and_a_sequence_are_not_taken_together(index):
+    with pytest.raises(ConfigError, match=f"text and index = {index} both say which sequence"):
+        registry.configure("probe", "resample", {"text": "a", "index": index})
+    assert registry.configure("probe", "resample", {"text": "a"}) == ResampleConfig(text="a")
+    assert probe(model_of(), Texts(), ResampleConfig(index=0)) == probe(model_of(), Texts(), ResampleConfig())
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -9,13 +9,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
+import torch
 
 from ssm_core.plugin.spec import Capabilities
 from ssm_core.testing import AddonSuite
 
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
 
 class TestFloor(AddonSuite):
     addon = "serpent"
+    tolerance = TOLERANCE
     config: ClassVar = {"compression": (0.5,), "window": 3, "basis": 2}
     widths = (2, 4, 6)
     hosts = ("tiny",)
@@ -32,6 +36,7 @@ class TestRoundS5(TestFloor):
 @pytest.mark.slow
 class TestUniformCapped(AddonSuite):
     addon = "serpent"
+    tolerance = TOLERANCE
     config: ClassVar = {
         "compression": (0.75, 0.4),
         "bounds": "capped",

@@ -68,6 +68,19 @@ def test_opcheck_diagonal_scan(backend, layout, gradients):
     opcheck(OPS.diagonal_scan_backward.default, (*once, None, x, layout(x), last, "zoh", backend))
 
 
+# opcheck itself looks at .grad of copies of its inputs.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_opcheck_diagonal_scan_packed(backend):
+    _, dt, A, _, _, _, state = model_operands()
+    edges = torch.tensor([0, 4, 4, 10], dtype=torch.int32)
+    bu = torch.randn(1, 10, 3, dtype=torch.complex128)
+    inputs = [x.requires_grad_() for x in (dt.view(1, 10, 3), A, bu, torch.cat([state, state[:1]]))]
+    opcheck(OPS.diagonal_scan.default, (*inputs, edges, "zoh", backend))
+    once = tuple(y.detach() for y in inputs)  # its backward refuses to be differentiated
+    x, last = OPS.diagonal_scan(*once, edges, "zoh", backend)
+    opcheck(OPS.diagonal_scan_backward.default, (*once, edges, x, x.clone(), last, "zoh", backend))
+
+
 def loss(function, *args, **kwargs) -> Tensor:
     return sum((x * x.conj()).real.sum() for x in function(*args, **kwargs))
 

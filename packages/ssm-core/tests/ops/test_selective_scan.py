@@ -108,13 +108,18 @@ def test_gradcheck(backend, wide, method):
 
 
 @pytest.mark.parametrize("magnitude", [0.0, 1e-12, 1.0, 1e4])
-def test_finite_for_any_decay(backend, magnitude):
-    u, dt, A, B, C, *_ = operands()
-    leaves = [x.requires_grad_() for x in (u, dt.abs(), A.sign() * magnitude, B, C)]
-    y, last = selective_scan(*leaves, backend=backend)
-    for x in (y, last, *torch.autograd.grad(y.sum() + last.sum(), leaves)):
+@pytest.mark.parametrize("method", ["euler", "zoh", "bilinear"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_finite_for_any_decay(backend, wide, method, magnitude):
+    u, dt, A, B, C, *_ = operands(wide=wide)
+    A = torch.full_like(A, magnitude * (-1 + 0.5j if wide else -1))
+    leaves = [x.requires_grad_() for x in (u, dt.abs(), A, B, C)]
+    options = {"discretization": method, "backend": backend}
+    y, last = selective_scan(*leaves, **options)
+    for x in (y, last, *torch.autograd.grad(y.sum() + last.real.sum(), leaves)):
         assert x.isfinite().all()
-    expected, _ = selective_scan(*(x.double() for x in leaves), backend="reference")
+    exact = [x.to(torch.promote_types(x.dtype, torch.float64)) for x in leaves]
+    expected, _ = selective_scan(*exact, discretization=method, backend="reference")
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -156,7 +161,7 @@ def test_no_gradient_from_the_future_and_none_between_rows(backend):
 
 def test_memory_does_not_grow_with_the_states(backend, peak):
     """Peak of forward and backward against the bytes formula: activations, and a state in every 32 steps."""
-    batch, length, width, n = 2, 1024, 64, 64
+    batch, length, width, n = 2, 1024, 64, 256
     leaves = [x.requires_grad_() for x in operands(shape=(batch, length, width, n))[:5]]
 
     def once() -> None:
@@ -167,7 +172,9 @@ def test_memory_does_not_grow_with_the_states(backend, peak):
     # u, dt, y, B, C and their gradients, the kept states (n / 32 activations) and what they are turned into; of the
     # torch form also its slices
     allowed = (16 + 3 * n / 32) * activation + (16 * (1 << 19) * 4 if backend == "torch" else 0)
-    assert activation < peak(once) < allowed < 2.5 * full
+    assert (
+        activation < peak(once) < allowed < full / 2
+    )  # so one array (B, L, D, N) that is there at once shows
 
 
 # opcheck itself looks at .grad of copies of its inputs.
@@ -186,6 +193,19 @@ def test_opcheck(backend, wide, permuted):
     opcheck(OPS.selective_scan_backward.default, (*once, None, kept, y, last, "zoh", backend))
 
 
+# opcheck itself looks at .grad of copies of its inputs.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("wide", [False, True])
+def test_opcheck_packed(backend, wide):
+    u, dt, A, B, C, *_ = operands(torch.float64, wide=wide, b="groups", c="fixed", shape=(1, 7, 4, 3))
+    edges = torch.tensor([0, 3, 3, 7], dtype=torch.int32)
+    inputs = [x.requires_grad_() for x in (u, dt, A, B, C, torch.randn(3, 4, 3, dtype=A.dtype))]
+    opcheck(OPS.selective_scan.default, (*inputs, edges, "euler", backend))
+    once = [x.detach() for x in inputs]
+    y, last, kept = OPS.selective_scan(*once, edges, "euler", backend)
+    opcheck(OPS.selective_scan_backward.default, (*once, edges, kept, y, last, "euler", backend))
+
+
 def loss(*tensors: Tensor, **options) -> Tensor:
     y, last = run(*tensors, **options)
     return y.square().sum() + last.abs().square().sum()
@@ -200,6 +220,21 @@ def test_compiles_to_one_graph(dynamic):
         eager, traced = ([x.detach().requires_grad_() for x in tensors] for _ in range(2))
         loss(*eager).backward()
         compiled(*traced).backward()
+        torch.testing.assert_close([x.grad for x in traced], [x.grad for x in eager])
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_pack_compiles_to_one_graph(dynamic):
+    """Also with other offsets, and as many or more sequences, than at first."""
+    torch.compiler.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for edges in ([0, 3, 3, 7], [0, 1, 5, 7], [0, 2, 4, 9, 11]) if dynamic else ([0, 3, 3, 7], [0, 1, 5, 7]):
+        tensors = operands(torch.float64, shape=(1, edges[-1], 4, 3))
+        tensors[8] = torch.randn(len(edges) - 1, 4, 3, dtype=torch.float64)
+        where = {"cu_seqlens": torch.tensor(edges, dtype=torch.int32)}
+        eager, traced = ([x.detach().requires_grad_() for x in tensors] for _ in range(2))
+        loss(*eager, **where).backward()
+        compiled(*traced, **where).backward()
         torch.testing.assert_close([x.grad for x in traced], [x.grad for x in eager])
 
 

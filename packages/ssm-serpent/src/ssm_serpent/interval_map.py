@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssm_core.protocols import Hint
 from ssm_serpent.intervals import Intervals, intervals
+from ssm_serpent.token_dot import token_dot
 
 
 class IntervalMap(nn.Module):
@@ -50,10 +51,7 @@ class IntervalMap(nn.Module):
     def forward(self, x_bld: Tensor, mask_bl: Tensor | None = None) -> Intervals:
         """Return the intervals of tokens (B, L, H); True in the mask (B, L) is valid, padding at the end only."""
         with torch.autocast(x_bld.device.type, enabled=False):
-            wide = torch.promote_types(torch.promote_types(x_bld.dtype, self.weight.dtype), torch.float32)
-            # Added up in float64: a matrix product rounds a token's logit differently with the length of the sequence,
-            # and a bit is enough to move a tick. So the whole, its prefix and a single token agree.
-            product = x_bld.to(wide) * self.weight.to(wide)
-            logits_bl = product.sum(-1, dtype=torch.float64) + self.bias.double()
+            logits_bl = token_dot(x_bld, self.weight) + self.bias.double()
             spans = intervals(logits_bl, self.lo, self.hi, mask_bl)
+        wide = torch.promote_types(torch.promote_types(x_bld.dtype, self.weight.dtype), torch.float32)
         return spans._replace(u_bl=spans.u_bl.to(wide))

@@ -29,10 +29,12 @@ def causal_conv1d_fn(
         weight: Filters (D, W), the current step's tap last.
         bias: (D,), or None.
         seq_idx: Integer id of each step's sequence (B, L), or None. A sequence is a run of equal ids: no tap crosses
-            where the id changes. Reading off where that is waits for the device once.
+            where the id changes. Below 0 stands padding, whose outputs are 0 and whose inputs reach nothing. Reading
+            off where the id changes waits for the device once.
         initial_states: The W - 1 inputs before the first (B, D, W-1), or None. With `seq_idx`, those before the first
             sequence of each row.
-        return_final_states: Return the last W - 1 inputs too; with `seq_idx`, of the last sequence of each row.
+        return_final_states: Return the last W - 1 inputs too; with `seq_idx`, of the last sequence of each row, 0
+            where the row ends in padding.
         final_states_out: Where to write them (B, D, W-1), or None.
         activation: None, "silu" or "swish".
 
@@ -69,9 +71,13 @@ def _by_ids(x, weight, bias, activation, before, seq_idx) -> tuple[Tensor, Tenso
         states = before.new_zeros(len(cu_seqlens) - 1, *before.shape[1:]).index_copy(
             0, sequence[:, 0], before
         )
-    packed = x.flatten(0, 1)[None]
+    # Padding is a sequence of its own, so no tap crosses into it or out of it. Its inputs are made 0 all the same:
+    # a NaN there would come back by the gradient of the weight.
+    real = (seq_idx >= 0)[..., None]
+    packed = torch.where(real, x, 0.0).flatten(0, 1)[None]
     y, states = causal_conv1d(packed, weight, bias, activation, states, cu_seqlens=cu_seqlens)
-    return y.view(x.shape), states[sequence[:, -1]]
+    y = torch.where(real, y.view(x.shape), 0.0)
+    return y, torch.where(real[:, -1:], states[sequence[:, -1]], 0.0)
 
 
 def causal_conv1d_update(

@@ -104,5 +104,6 @@ def _time_second(m: Tensor, wide: bool) -> Tensor:
     if m.ndim == 2:
         return m
     if wide and not m.is_complex():
-        m = torch.view_as_complex(m.float().unflatten(-1, (-1, 2)).contiguous())
+        m = m if m.dtype == torch.float64 else m.float()
+        m = torch.view_as_complex(m.unflatten(-1, (-1, 2)).contiguous())
     return m.movedim(-1, 1)

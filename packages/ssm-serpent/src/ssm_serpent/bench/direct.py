@@ -32,7 +32,7 @@ class DirectIndex(NamedTuple):
 def direct_index(spans: Intervals, window: int) -> DirectIndex:
     """Find the W tokens nearest to each point, and the point nearest to each token (eqs. 12a, 15a)."""
     running_bl = spans.u_bl.cumsum(1)
-    time_bl = (spans.times_bl / TICKS).to(spans.u_bl.dtype) + (running_bl - running_bl.detach())
+    time_bl = spans.times_bl.to(spans.u_bl.dtype) / TICKS + (running_bl - running_bl.detach())
     count_b = (time_bl[:, -1].detach() - 0.5).ceil().clamp(min=1)
     k = torch.arange(1, int(count_b.max()) + 1, device=time_bl.device)
     valid_bk = k <= count_b[:, None]

@@ -59,12 +59,14 @@ def _stage(
     config: SerpentBenchConfig, stage: Parts, given: list[Tensor], device: torch.device
 ) -> list[dict[str, Any]]:
     """Return one row a contender."""
-    exact = _values(stage.direct, leaves(config, 2, _checked(config), torch.float64))
+    exact = values(stage.direct, leaves(config, 2, _checked(config), torch.float64))
     hands = {"ours": stage.ours} | ({"direct": stage.direct} if config.direct else {})
     errors = {who: _error(config, function, exact) for who, function in hands.items()}
     right = {who: function for who, function in hands.items() if errors[who] <= TOLERANCE["ours"]}
     alone = take_turns({w: _forward(f, given) for w, f in right.items()}, config.repeats, device, ["direct"])
-    both = take_turns({w: _both(f, given) for w, f in right.items()}, config.repeats, device, ["direct"])
+    both = take_turns(
+        {w: forward_and_backward(f, given) for w, f in right.items()}, config.repeats, device, ["direct"]
+    )
     medians = {who: statistics.median(seconds) for who, seconds in both.items()}
     shape = f"B {config.batch}, L {config.length}, D {config.width}, W {config.window}, G {config.basis}"
     rows = []
@@ -75,7 +77,7 @@ def _stage(
             row["forward_ms"] = milliseconds(statistics.median(alone[who]))
             row["both_ms"] = milliseconds(medians[who])
             row["times_ours"] = round(medians[who] / medians["ours"], 2) if "ours" in medians else None
-            row["peak_mb"] = round(peak_bytes(_both(right[who], given), device) / 1e6, 2)
+            row["peak_mb"] = round(peak_bytes(forward_and_backward(right[who], given), device) / 1e6, 2)
         rows.append(row)
     return rows
 
@@ -83,7 +85,7 @@ def _stage(
 def _long(config: SerpentBenchConfig, stage: Parts, block_ms: float, device: torch.device) -> dict[str, Any]:
     """Compare the time a token of one long row with that of one short row, and with that of the batch."""
     lengths = config.length, config.long
-    runs = {str(n): _both(stage.ours, leaves(config, 1, n, torch.float32)) for n in lengths}
+    runs = {str(n): forward_and_backward(stage.ours, leaves(config, 1, n, torch.float32)) for n in lengths}
     seconds = take_turns(runs, config.repeats, device)
     one, long = (1e6 * statistics.median(seconds[str(n)]) / n for n in lengths)
     batch = 1e3 * block_ms / (config.batch * config.length)
@@ -102,7 +104,7 @@ def _checked(config: SerpentBenchConfig) -> int:
 
 def _error(config: SerpentBenchConfig, function: Function, exact: list[Tensor]) -> float:
     """Return the largest error of output and gradients in float32, relative to the largest value in float64."""
-    found = _values(function, leaves(config, 2, _checked(config), torch.float32))
+    found = values(function, leaves(config, 2, _checked(config), torch.float32))
     if any(x.shape != e.shape for x, e in zip(found, exact, strict=True)):
         return float("1e9")  # another number of points: JSON knows no infinity
     errors = (
@@ -112,7 +114,7 @@ def _error(config: SerpentBenchConfig, function: Function, exact: list[Tensor]) 
     return max(map(float, errors))
 
 
-def _values(function: Function, tensors: list[Tensor]) -> list[Tensor]:
+def values(function: Function, tensors: list[Tensor]) -> list[Tensor]:
     """Return the output and the gradients of a fixed sum of it, of what it depends on."""
     tensors = [x.detach().requires_grad_() for x in tensors]
     out = function(*tensors)
@@ -129,7 +131,8 @@ def _forward(function: Function, tensors: list[Tensor]) -> Callable[[], None]:
     return run
 
 
-def _both(function: Function, tensors: list[Tensor]) -> Callable[[], None]:
+def forward_and_backward(function: Function, tensors: list[Tensor]) -> Callable[[], None]:
+    """Return a run of both passes, after which nothing of them is left."""
     tensors = [x.detach().requires_grad_() for x in tensors]
 
     def run() -> None:

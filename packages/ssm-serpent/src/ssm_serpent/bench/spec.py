@@ -19,7 +19,7 @@ class SerpentBenchConfig:
         state_size: State size N of the branches' state-space model.
         compression: Smallest interval kappa; random intervals keep about 0.3 + 0.7 kappa of the tokens.
         long: Length of the one row whose time a token is compared; 0 leaves that out.
-        direct: Also run the direct reading, whose tables take some gigabytes at the default size.
+        direct: Also run the direct reading, which takes about 600 MB at the default size, most of it for its table.
         repeats: Timed rounds; contenders take turns within each, slow ones in three.
         threads: CPU threads; 0 is torch's own choice.
         device: Where to run.

@@ -35,11 +35,12 @@ def probe(model: Any, dataset: Any, config: ResampleConfig) -> Result:
     if model is None:
         raise UserError("the probe resample looks into a trained model", "ssm probe resample RUN")
     if config.text is None:
-        if not -len(dataset) <= config.index < len(dataset):
+        index = config.index or 0
+        if not -len(dataset) <= index < len(dataset):
             raise UserError(
-                f"there is no sequence {config.index}: the test split has {len(dataset)}", "--set index=0"
+                f"there is no sequence {index}: the test split has {len(dataset)}", "--set index=0"
             )
-        index = config.index % len(dataset)
+        index %= len(dataset)
         row, what = dataset[index], f"sequence {index} of the test split"
     else:
         row, what = row_of_text(model.task, dataset, config.text), f"the text {config.text!r}"

@@ -13,14 +13,14 @@ class ResampleConfig:
     """What a trained model's resampling layers make of one sequence.
 
     Attributes:
-        index: Which sequence of the test split; from its end if below 0.
+        index: Which sequence of the test split; from its end if below 0. Left out it is the first.
         text: A text to take instead, for tasks whose elements are bytes, characters or pieces of text.
         layers: Blocks to look into: "*", "0,2" or a slice such as "1::2".
         shown: Elements that are printed of each branch; the page has all.
         color: Whether the printed text is coloured by interval; auto colours it in a terminal, unless NO_COLOR is set.
     """
 
-    index: int = 0
+    index: int | None = None
     text: str | None = None
     layers: str = "*"
     shown: int = 400
@@ -30,13 +30,18 @@ class ResampleConfig:
         """Check the ranges.
 
         Raises:
-            ValueError: Naming the knob that is out of its range.
+            ValueError: Naming the knob that is out of its range, or the two that exclude each other.
         """
         if self.shown < 0:
             raise ValueError("shown must be at least 0")
         if self.text == "":
             raise ValueError(
                 "text has nothing in it: give some, or leave it out and choose a sequence by index"
+            )
+        if self.text is not None and self.index is not None:
+            raise ValueError(
+                f"text and index = {self.index} both say which sequence to show: give the text, or a sequence of the "
+                "test split by index"
             )
 
 

@@ -76,28 +76,21 @@ def selective_scan(
     backend = dispatch.requested("selective_scan", backend)
     _check(u, dt, A, B, C, D, z, dt_bias, initial_state, discretization, cu_seqlens)
     with torch.autocast(u.device.type, enabled=False):
-        *operands, state = _in_one_precision(u, dt, A, B, C, D, z, dt_bias, initial_state)
-        options = (dt_softplus, state, discretization, cu_seqlens)
-        if backend == "reference":
-            y, x = _by_reference(operands, *options)
-        else:
-            y, x = _run(operands, *options, backend)
+        *operands, bias, state = _in_one_precision(u, dt, A, B, C, D, z, dt_bias, initial_state)
+        y, x = _run(operands, bias, dt_softplus, state, discretization, cu_seqlens, backend)
     return y.to(u.dtype), x
 
 
-def _by_reference(operands: Sequence[Any], dt_softplus: bool, initial_state, method: str, cu_seqlens):
-    u, dt, A, B, C, D, z, dt_bias = operands
-    tensors = (u, dt, A, B, C, D, z, dt_bias, dt_softplus, initial_state)
-    return reference.selective_scan(*tensors, discretization=method, cu_seqlens=cu_seqlens)
-
-
-def _run(operands: Sequence[Any], dt_softplus: bool, initial_state, method: str, cu_seqlens, backend: str):
-    """What is elementwise round the scan, in torch calls: their memory is O(B L D)."""
-    u, dt, A, B, C, D, z, dt_bias = operands
-    dt = dt if dt_bias is None else dt + dt_bias
-    dt = F.softplus(dt) if dt_softplus else dt
+def _run(operands: Sequence[Any], bias, softplus: bool, state, method: str, cu_seqlens, backend: str):
+    """What is elementwise round the scan is done here in torch calls: their memory is O(B L D)."""
+    u, dt, A, B, C, D, z = operands
+    dt = dt if bias is None else dt + bias
+    dt = F.softplus(dt) if softplus else dt
     B, C = (m[:, :, None] if m.ndim == 3 else m for m in (B, C))
-    y, x = core.scan(u, dt, A, B, C, initial_state, cu_seqlens, method, backend)
+    if backend == "reference":
+        tensors = (u, dt, A, B, C, D, z, state)
+        return reference.selective_scan(*tensors, discretization=method, cu_seqlens=cu_seqlens)
+    y, x = core.scan(u, dt, A, B, C, state, cu_seqlens, method, backend)
     y = y if D is None else torch.addcmul(y, u, D)
     return (y if z is None else y * F.silu(z)), x
 

@@ -33,7 +33,7 @@ def forward(u, dt, A, B, C, initial_state, cu_seqlens, method: str) -> tuple[Ten
     """y (B,L,D), the state (B or S,D,N) after each sequence, and the kept states (slots,N,D)."""
     offsets, block = _offsets(u, cu_seqlens), _block_forward(A.shape[1], A.is_complex())
     rows, layout = len(offsets) - 1, _layout(A.shape[0], block, B, C)
-    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    y = _unwritten(u, A)
     state = A.new_zeros(rows, *A.shape)
     if initial_state is not None:
         state.copy_(initial_state)
@@ -56,13 +56,12 @@ def backward(
     """Gradients of u, dt, A, B, C and the initial state."""
     offsets, block = _offsets(u, cu_seqlens), _BLOCK_BACKWARD
     rows, layout = len(offsets) - 1, _layout(A.shape[0], block, B, C)
-    grad_u, grad_dt = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (u, dt))
+    grad_u, grad_dt = (_unwritten(x, A) for x in (u, dt))
     carry = grad_state.mT.to(A.dtype, copy=True, memory_format=torch.contiguous_format)
     grad_A = torch.zeros_like(carry)
     blocks, steps = layout.blocks_per_group * layout.groups, u.shape[0] * u.shape[1]
-    parts = [
-        torch.zeros_like(carry) if m.ndim == 2 else A.new_empty(blocks, steps, A.shape[1]) for m in (B, C)
-    ]
+    room = A.new_empty if A.numel() else A.new_zeros
+    parts = [torch.zeros_like(carry) if m.ndim == 2 else room(blocks, steps, A.shape[1]) for m in (B, C)]
     kernel = (triton_wide if A.is_complex() else triton_real).backward
     tensors = (u, dt, A, B, C, kept, grad_y)
     written = (grad_u, grad_dt, grad_A, *parts, carry)
@@ -103,6 +102,12 @@ def variants() -> Iterator[Variant]:
                 {**shared, **fixed, "BLOCK_D": _BLOCK_BACKWARD},
                 num_warps=_WARPS_BACKWARD[kind == "complex"],
             )
+
+
+def _unwritten(like: Tensor, A: Tensor) -> Tensor:
+    """Room for what a kernel writes; zeros where there is no state, and so no kernel that would."""
+    new = torch.empty_like if A.numel() else torch.zeros_like
+    return new(like, memory_format=torch.contiguous_format)
 
 
 def _block_forward(states: int, wide: bool) -> int:

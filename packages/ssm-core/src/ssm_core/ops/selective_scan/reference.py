@@ -15,18 +15,14 @@ def selective_scan(
     C: Tensor,
     D: Tensor | None = None,
     z: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = False,
     initial_state: Tensor | None = None,
     *,
     discretization: str = "euler",
     cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """x_t = a_bar_t x_{t-1} + gain_t B_t u_t, y_t = C_t x_t + D u_t, gated by silu(z_t); see the public function."""
-    dt = dt if dt_bias is None else dt + dt_bias
-    dt = F.softplus(dt) if dt_softplus else dt
-    full = (*u.shape, A.shape[1])  # (B, L, D, N)
-    B, C = (m.expand(full) if m.ndim == 2 else _by_channel(m, u.shape[2]) for m in (B, C))
+    """x_t = a_bar_t x_{t-1} + gain_t B_t u_t, y_t = (C_t x_t + D u_t) silu(z_t); see `ssm_core.ops.selective_scan`."""
+    full = (*u.shape, A.shape[1])  # (B, L, D, N); B and C come as (D, N) or (B, L, G, N)
+    B, C = (m.expand(full) if m.ndim == 2 else m.repeat_interleave(full[2] // m.shape[2], 2) for m in (B, C))
     edges = [0, u.shape[1]] if cu_seqlens is None else cu_seqlens.tolist()
     rows = u.shape[0] if cu_seqlens is None else len(edges) - 1
     start = A.new_zeros(rows, *A.shape) if initial_state is None else initial_state
@@ -40,8 +36,3 @@ def selective_scan(
         last.append(x)
     y = torch.cat(out, 1) if D is None else torch.cat(out, 1) + D * u
     return (y if z is None else y * F.silu(z)), torch.cat([start[:0], *last])
-
-
-def _by_channel(m: Tensor, width: int) -> Tensor:
-    m = m[:, :, None] if m.ndim == 3 else m  # (B, L, G, N)
-    return m.repeat_interleave(width // m.shape[2], 2)

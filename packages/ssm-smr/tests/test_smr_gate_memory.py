@@ -1,0 +1,50 @@
+"""Memory of smr_gate against what its page promises: of the activations nothing is kept but the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssm_core.opkit.dispatch import numba_problem
+from ssm_smr import smr_gate
+
+B, L, H, TAU = 2, 4096, 32, 4
+
+
+def held(function: Callable[[], object]) -> tuple[int, int]:
+    """Bytes of CPU tensors alive when a function returns, its result included, and the most alive at once in it."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        result = function()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = highest = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        highest = max(highest, now)
+    del result
+    return now, highest
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_memory_is_a_few_activations_whatever_the_taps(backend, dense):
+    """In activations (B, L, H), beside u: after forward the output alone, of a dense gate its sigmoid too.
+
+    At the peak of backward a fused loop holds output and gradient, the others what a convolution works in.
+    """
+    if backend == "numba" and numba_problem():
+        pytest.skip(numba_problem())
+    shapes = (B, L, H), (H, H, TAU) if dense else (H, TAU), (H,)
+    u, weight, bias = (torch.randn(shape, requires_grad=True) for shape in shapes)
+
+    def forward() -> Tensor:
+        return smr_gate(u, weight, bias, backend=backend)[0]
+
+    forward().sum().backward()  # compiles
+    kept, _ = held(forward)
+    _, peak = held(lambda: forward().sum().backward())
+    assert kept < (2.1 if dense else 1.1) * u.nbytes
+    # Ordinary autograd would keep a product for each of the taps, and the sum, the sigmoid and u padded.
+    assert peak < (3.0 if backend == "numba" and not dense else 8.0) * u.nbytes
