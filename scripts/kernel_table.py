@@ -231,7 +231,7 @@ def _row(op: str, variant: Variant, capability: int, about: Figures) -> str:
     if capability == SHOWN:
         seconds, kind = predicted(variant, about)
         time = f"{seconds * 1e12:.2f}" if variant.elements else f"{seconds * 1e12:.0f} a pass"
-        time += f" a {variant.unit}" if variant.elements and variant.unit else ""
+        time += f" per {variant.unit}" if variant.elements and variant.unit else ""
     double = f" + {counts.arithmetic_64}" if counts.arithmetic_64 else ""
     cells = (
         variant.name.removeprefix(op).strip(" _:"),
