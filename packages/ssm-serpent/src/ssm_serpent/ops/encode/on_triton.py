@@ -134,6 +134,6 @@ def _variant(kernel: Any, element: str) -> Variant:
         aligned=(*(name for name in signature if name in pointers), "width", "outputs"),
         elements=constants["BP"] * constants["BD"] * constants["BH"] if products else 0,
         unit="product",
-        stack=16 if element == "fp32" else 0,  # two to four words, far from the last register
+        stack=0 if kernel is weight_kernel else 16,  # two to four words, far from the last register
         traffic=size / 64,  # of 64 outputs: what is read once for all of them
     )
