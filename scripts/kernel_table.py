@@ -1,14 +1,17 @@
 """What the machine code of every Triton kernel says, as a page: docs/results/kernels-sass.md.
 
-Run it as `python scripts/kernel_table.py`. It needs Triton and no GPU, and takes a few seconds for each configuration
-and architecture, also once Triton has them in its cache. Where no stretch of the machine code can be the one that does
-a kernel's work, it says which kernel that is and writes no page.
+Run it as `python scripts/kernel_table.py`. It needs Triton and no GPU, and takes a second or two for each configuration
+and architecture, less once Triton has them in its cache. Where no stretch of the machine code can be the one that does
+a kernel's work, it says which kernel that is and writes no page. With `--limits` it also writes the registers and bytes
+of stack that tests hold kernels to: of what the page shows, and with `--all` of every one on every architecture.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +26,15 @@ PACKAGES = ("ssm_core.ops", "ssm_smr.ops", "ssm_serpent.ops")
 """Where operations live."""
 
 PAGE = ROOT / "docs" / "results" / "kernels-sass.md"
-CAPABILITIES = (80, 90, 100)
+LIMITS = ROOT / "tests" / "integration" / "kernel_limits.json"
+"""Configuration -> architecture -> [registers, bytes of stack] as they were measured."""
 
-MOST = 12
-"""Configurations of an operation that the page shows."""
+CAPABILITIES = (80, 90, 100)
+SHOWN = 90
+"""The architecture for which the page has every configuration, and times."""
+
+MOST = 3
+"""Configurations of an operation that the page shows for the other architectures."""
 
 SHARED = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
 """Bytes of shared memory of a multiprocessor."""
@@ -45,8 +53,9 @@ FEWEST = 16
 
 INTRODUCTION = """# Machine code of the kernels
 
-Configurations of the Triton kernels that dispatch can choose, compiled ahead of time by Triton {version} without a GPU;
-of an operation with many, some spread over all.
+Configurations of the Triton kernels that dispatch can choose, compiled ahead of time by Triton {version} without a GPU,
+with pointers and the sizes that usually are so divisible by 16; for sm_80 and sm_100, of an operation with many, some
+spread over all.
 Everything here is counted or **predicted, not measured**: a time says what a kernel cannot be faster than, not how fast
 it is.
 
@@ -62,6 +71,10 @@ uv run python scripts/kernel_table.py
 : warps that fit on a multiprocessor at once, of 64, by registers (65,536, handed out in eights a thread), shared memory
   (164 KiB on sm_80, else 228 KiB; a program costs 1 KiB more than it asks for) and 32 programs.
 
+*stack*
+: bytes of a thread in local memory: registers that were spilled, or, of a kernel with sines, the digits that the slow
+  way of one works with.
+
 *loads, wide*
 : of global memory, by a thread in one pass through the loop that does the work; those of 128 bits.
 
@@ -71,11 +84,13 @@ uv run python scripts/kernel_table.py
   instructions.
 
 *ps/element*
-: on an H200 (132 multiprocessors at 1.98 GHz, 4.3 TB/s), where the loop does a known number of elements: the largest
-  of the bytes of an element over 4.3 TB/s and, over (elements of a pass times 132 times 1.98 GHz), the threads of a
-  program times MUFU / 16, FMA / 128 (64 in double precision) and all / 128, and what its warps multiply in tensor
-  cores over 128 products of float64 in a clock, 1024 of TF32 and 2048 of half precision; *bound by* says which. Where
-  the elements of a pass are not known, the time is that of one pass of one program and leaves memory out.
+: on an H200 (132 multiprocessors at 1.98 GHz, 4.3 TB/s), where the loop does a known number of elements (of the
+  output, or of what the cell says): the largest of the bytes of an element over 4.3 TB/s and, over (elements of a pass
+  times 132 times 1.98 GHz), the threads of a program times MUFU / 16, FMA / 128 (64 in double precision) and all / 128,
+  and what its warps multiply in tensor cores over 128 products of float64 in a clock, 1024 of TF32 and 2048 of half
+  precision; *bound by* says which. Bytes are those that have to come from memory and go there, at usual sizes; what
+  programs share or read again is taken to come from the caches. Where the elements of a pass are not known, the time is
+  that of one pass of one program and leaves memory out.
 
 **Which loop.** What lies between an address and a branch back to it, which nothing else reaches, is a loop. A loop that
 neither computes in floating point nor stores does no work: it waits, or it is the slow way of a sine or cosine, which
@@ -87,8 +102,8 @@ in floating point, nothing that does.
 """
 
 HEADER = """
-| kernel | for | registers | occupancy | loads, wide | MUFU | FMA | MMA | all | ps/element | bound by |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| kernel | for | registers | stack | occupancy | loads, wide | MUFU | FMA | MMA | all | ps/element | bound by |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -112,9 +127,35 @@ def variants(module: str) -> list[Variant]:
 
 def occupancy(registers: int, shared: int, warps: int, capability: int) -> int:
     """Warps of 64 that a multiprocessor holds at once."""
-    by_registers = 65536 // (-(-registers // 8) * 8 * 32 * warps)
     by_memory = SHARED[capability] // (shared + 1024)
-    return min(32, 64 // warps, by_registers, by_memory) * warps
+    return min(_by_registers(registers, warps), by_memory) * warps
+
+
+def _by_registers(registers: int, warps: int) -> int:
+    """Programs that a multiprocessor holds at once, were it not for shared memory."""
+    return min(32, 64 // warps, 65536 // (-(-registers // 8) * 8 * 32 * warps))
+
+
+def most_registers(registers: int, warps: int) -> int:
+    """The most registers that leave room for as many programs as these do."""
+    return min(255, 65536 // (_by_registers(registers, warps) * 32 * warps) // 8 * 8)
+
+
+def read_limits() -> dict[str, dict[str, list[int]]]:
+    """What `write_limits` wrote."""
+    return json.loads(LIMITS.read_text(encoding="utf-8"))
+
+
+def write_limits(pairs: Iterable[tuple[Variant, int]]) -> None:
+    """Compile configurations for architectures, and write down their registers and bytes of stack."""
+    from ssm_core.opkit import triton_aot
+
+    limits: dict[str, dict[str, list[int]]] = {}
+    for variant, capability in pairs:
+        about = triton_aot.compile(variant, capability)
+        limits.setdefault(variant.name, {})[str(capability)] = [about.registers, about.stack]
+    lines = [f"{json.dumps(name)}: {json.dumps(limits[name])}" for name in sorted(limits)]
+    LIMITS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def predicted(variant: Variant, about: Figures) -> tuple[float, str]:
@@ -163,31 +204,40 @@ def page(names: Iterable[str], capabilities: Iterable[int]) -> str:
     for name in names:
         op, every = name.split(".")[-2], variants(name)
         if every:
-            shown = every[:: -(-len(every) // MOST)]
-            parts.append(f"\n## {op}\n\n{len(shown)} of {len(every)} configurations.\n{HEADER}")
-            parts += [f"{row}\n" for row in _rows(op, shown, list(capabilities))]
+            parts.append(f"\n## {op}\n\n{len(every)} configurations.\n{HEADER}")
+            parts += [f"{row}\n" for row in _rows(op, every, capabilities)]
     return "".join(parts)
 
 
-def _rows(op: str, shown: Iterable[Variant], capabilities: list[int]) -> Iterator[str]:
+def shown(every: list[Variant], capabilities: Iterable[int]) -> Iterator[tuple[Variant, int]]:
+    """What the page has of an operation."""
+    wanted, stride = list(capabilities), max(1, -(-len(every) // MOST))
+    for place, variant in enumerate(every):
+        # Of each `stride` configurations another one, lest all that are shown be of one kind.
+        everywhere = place % stride == place // stride % stride
+        yield from ((variant, capability) for capability in wanted if everywhere or capability == SHOWN)
+
+
+def _rows(op: str, every: list[Variant], capabilities: Iterable[int]) -> Iterator[str]:
     from ssm_core.opkit import triton_aot
 
-    for variant in shown:
-        for capability in capabilities:
-            yield _row(op, variant, capability, triton_aot.compile(variant, capability))
+    for variant, capability in shown(every, capabilities):
+        yield _row(op, variant, capability, triton_aot.compile(variant, capability))
 
 
 def _row(op: str, variant: Variant, capability: int, about: Figures) -> str:
     check(f"{variant.name} for sm_{capability}", about)
     counts, time, kind = about.work, "", ""
-    if capability == 90:
+    if capability == SHOWN:
         seconds, kind = predicted(variant, about)
         time = f"{seconds * 1e12:.2f}" if variant.elements else f"{seconds * 1e12:.0f} a pass"
+        time += f" per {variant.unit}" if variant.elements and variant.unit else ""
     double = f" + {counts.arithmetic_64}" if counts.arithmetic_64 else ""
     cells = (
         variant.name.removeprefix(op).strip(" _:"),
         f"sm_{capability}",
         about.registers,
+        about.stack,
         f"{occupancy(about.registers, about.shared, variant.num_warps, capability)}/64",
         f"{counts.loads}, {counts.wide_loads}",
         counts.special,
@@ -203,3 +253,12 @@ def _row(op: str, variant: Variant, capability: int, about: Figures) -> str:
 if __name__ == "__main__":
     PAGE.write_text(page(modules(), CAPABILITIES), encoding="utf-8")
     print(PAGE)
+    if "--limits" in sys.argv[1:]:
+        listed = {name: variants(name) for name in modules()}
+        if "--all" in sys.argv[1:]:
+            write_limits(
+                (one, capability) for every in listed.values() for one in every for capability in CAPABILITIES
+            )
+        else:
+            write_limits(pair for every in listed.values() for pair in shown(every, CAPABILITIES))
+        print(LIMITS)

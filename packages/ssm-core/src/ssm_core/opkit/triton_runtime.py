@@ -32,14 +32,17 @@ class Variant:
         constants: Parameter -> value of its constexpr parameters.
         num_warps: Warps of a program.
         num_stages: Stages of software pipelining.
-        registers: Most registers a thread may use for the occupancy that the launch counts on.
+        registers: Most registers a thread may use for the occupancy that the launch counts on, where it counts on any;
+            tests hold each variant besides to the occupancy that it had (tests/integration/kernel_limits.json).
         aligned: Pointer and size parameters to take as divisible by 16, as a launch with such tensors does.
         wide: Whether global loads of 128 bits are expected then.
-        elements: Elements of the output that a program does in one pass through its innermost loop, 0 if it has none
-            or the number depends on the launch. Tables of predicted times need it.
+        elements: Elements that a program does in one pass through its innermost loop, or from end to end if it has
+            none; 0 if the number depends on the launch. Tables of predicted times need it.
+        unit: What an element is, unless one of the output.
         traffic: Bytes of global memory that an element costs; 0 to count those of every load and store in the loop,
             branches not taken and hits in the caches among them.
-        stack: Bytes that a thread may spill, where the compiler does so whatever the registers.
+        stack: Bytes of stack that a thread may have on any architecture: registers that the compiler spills whatever
+            their number, or an array of its own, such as the slow way of a sine has.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Variant:
     aligned: tuple[str, ...] = field(default=())
     wide: bool = False
     elements: int = 0
+    unit: str = ""
     traffic: float = 0.0
     stack: int = 0
 

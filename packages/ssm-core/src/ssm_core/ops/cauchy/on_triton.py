@@ -42,9 +42,14 @@ def backward(v: Tensor, z: Tensor, w: Tensor, grad: Tensor, conj: bool) -> tuple
     return grad_v, grad_z.sum(0) if z.ndim == 1 else grad_z, grad_w
 
 
+_ALIGNED = ("N", "z_row")
+"""Sizes that usually are multiples of 16: not the number of nodes, L / 2 + 1 in S4, and rows of nodes for all are 0."""
+
+
 def variants() -> Iterator[Variant]:
-    """Every configuration."""
-    for element, dtype in (("fp32", tl.float32), ("fp64", tl.float64)):
+    """Every configuration. Real and imaginary parts are loaded apart, so no load is 128 bits wide; traffic is that of
+    32 states, nodes for every row."""
+    for element, dtype, size in (("fp32", tl.float32, 8), ("fp64", tl.float64, 16)):
         for conj in (True, False):
             constants = {"CONJ": conj, "DTYPE": dtype, "BF": NODES}
             what = f"{'pairs ' * conj}{element}"
@@ -55,6 +60,10 @@ def variants() -> Iterator[Variant]:
                     signature=_types(element, "v", "z", "w", "grad", "out"),
                     constants={"SLOPE": slope, **constants},
                     num_warps=WARPS,
+                    aligned=("v", "z", "w", "grad", "out", *_ALIGNED),
+                    elements=NODES,
+                    unit="node and state",
+                    traffic=size * (3 if slope else 2) / 32,
                 )
             yield Variant(
                 name=f"cauchy gradients of v and w {what}",
@@ -62,6 +71,10 @@ def variants() -> Iterator[Variant]:
                 signature=_types(element, "z", "w", "grad", "sums"),
                 constants={"BN": STATES, **constants},
                 num_warps=WARPS,
+                aligned=("z", "w", "grad", "sums", *_ALIGNED),
+                elements=NODES * STATES,
+                unit="node and state",
+                traffic=size * 2 / 32,
             )
 
 

@@ -22,7 +22,7 @@ from ssm_core.ops.causal_conv1d.triton_kernels import backward_kernel, forward_k
 KINDS = {"": 0, "silu": 1, "gate": 2}
 MOST_TAPS = 8
 _WARPS = 1
-# (steps that a program holds at once, most channels, these for filters of more than 4 taps): what registers hold.
+# (steps that a program holds at once, most channels, these for over 4 taps or float64): what registers hold.
 _FORWARD, _BACKWARD = (16, 128, 64), (8, 64, 32)
 # Programs of the backward that are aimed at, and the most pieces of that many steps that one does.
 _PROGRAMS, _PIECES = 2048, 32
@@ -46,7 +46,7 @@ def forward(
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.numel():
         operands = _operands(x, weight, bias, cu_seqlens)
-        steps, block = _tile(_FORWARD, weight.shape[1], x.shape[2])
+        steps, block = _tile(_FORWARD, weight.shape[1], x.shape[2], dtype)
         grid = x.shape[0] * triton.cdiv(x.shape[1], steps), triton.cdiv(x.shape[2], block)
         forward_kernel[grid](
             *(*operands, y, x.shape[1], x.shape[2]),
@@ -82,7 +82,7 @@ def backward(
     sums = x.new_zeros(1, width + 1, x.shape[2], dtype=dtype)
     if x.numel():
         operands = _operands(x, weight, bias, cu_seqlens)
-        steps, block = _tile(_BACKWARD, width, x.shape[2])
+        steps, block = _tile(_BACKWARD, width, x.shape[2], dtype)
         columns = triton.cdiv(x.shape[2], block)
         pieces = _pieces(x.shape[0] * columns, x.shape[1])
         rows = x.shape[0] * triton.cdiv(x.shape[1], steps * pieces)
@@ -138,10 +138,10 @@ def _options(x, weight, bias, initial_state, cu_seqlens, activation: str, gate_s
     }
 
 
-def _tile(sizes: tuple[int, int, int], width: int, channels: int) -> tuple[int, int]:
-    """(steps, channels) of a program."""
+def _tile(sizes: tuple[int, int, int], width: int, channels: int, dtype: torch.dtype) -> tuple[int, int]:
+    """(steps, channels) of a program that computes in a type."""
     steps, *most = sizes
-    return steps, min(most[width > 4], max(32, next_power_of_2(channels)))
+    return steps, min(most[width > 4 or dtype == torch.float64], max(32, next_power_of_2(channels)))
 
 
 def _pieces(rows: int, length: int) -> int:
@@ -155,30 +155,51 @@ def _widened(dtype: torch.dtype, *tensors: Tensor | None) -> tuple:
 
 
 def variants(kinds: Sequence[str] = ("", "silu")) -> Iterator[Variant]:
-    """The kernels as dispatch launches them on many channels: 4 taps in every way, and the longest filters' worst."""
+    """The kernels as dispatch launches them on many channels: 4 taps in every way, and of other filters the ends."""
     for kernel in (forward_kernel, backward_kernel):
         for kind in kinds:
-            for dtype in ("fp32", "bf16"):
+            for dtype in _BYTES:
                 yield variant(kernel, kind, 4, dtype, packed=False, has_state=False)
                 yield variant(kernel, kind, 4, dtype, packed=True, has_state=True)
-        yield variant(kernel, kinds[-1], MOST_TAPS, "fp32", packed=True, has_state=True)
+            yield variant(kernel, kind, 4, "fp32", packed=True, has_state=False)
+            yield variant(kernel, kind, 4, "fp32", packed=False, has_state=True)
+        for dtype in ("fp32", "bf16"):
+            yield variant(kernel, kinds[-1], 2, dtype, packed=False, has_state=False)
+            yield variant(kernel, kinds[-1], 5, dtype, packed=False, has_state=False)
+        for dtype in ("fp32", "bf16", "fp64"):
+            yield variant(kernel, kinds[-1], MOST_TAPS, dtype, packed=True, has_state=True)
+
+
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp64": 8}
+
+
+def _stack(width: int, dtype: str, forwards: bool) -> int:
+    """Bytes that the longest filters may spill: two words, far from the last register; rows of 8 steps in float64."""
+    if width <= 4:
+        return 0
+    return 416 if dtype == "fp64" and not forwards else 8
 
 
 def variant(kernel, kind: str, width: int, dtype: str, *, packed: bool, has_state: bool) -> Variant:
-    """One kernel, with weights in float32."""
+    """One kernel, with weights in float32 at least."""
     forwards, x, index = kernel is forward_kernel, f"*{dtype}", "*i32" if packed else f"*{dtype}"
-    pointers = {"x": x, "weight": "*fp32", "bias": "*fp32", "sequence": index, "offsets": index}
-    pointers |= {"y": x} if forwards else {"grad_y": x, "grad_x": x, "sums": "*fp32"}
+    kept = "*fp64" if dtype == "fp64" else "*fp32"
+    pointers = {"x": x, "weight": kept, "bias": kept, "sequence": index, "offsets": index}
+    pointers |= {"y": x} if forwards else {"grad_y": x, "grad_x": x, "sums": kept}
     sizes = dict.fromkeys(("length", "channels") if forwards else ("length", "channels", "pieces"), "i32")
     constants = {"W": width, "KIND": KINDS[kind], "GATE_SCALE": 1.0, "PACKED": packed, "HAS_STATE": has_state}
-    steps, block = _tile(_FORWARD if forwards else _BACKWARD, width, 1024)
+    computed = torch.float64 if dtype == "fp64" else torch.float32
+    steps, block = _tile(_FORWARD if forwards else _BACKWARD, width, 1024, computed)
     constants |= {"STEPS": steps, "BLOCK": block}
     return Variant(
         name=f"{kernel.__name__} {kind or 'plain'} W={width} {dtype}{' packed' * packed}{' state' * has_state}",
         kernel=kernel,
         signature=pointers | sizes,
-        constants=constants | {"ACC": arithmetic(torch.float32)},
+        constants=constants | {"ACC": arithmetic(computed)},
         num_warps=_WARPS,
-        stack=8 if width > 4 else 0,  # two words, far from the last register
+        stack=_stack(width, dtype, forwards),
         aligned=(*pointers, "channels"),
+        wide=forwards and width <= 4 and x == kept,
+        elements=steps * block,
+        traffic=_BYTES[dtype] * (2 if forwards else 3),
     )

@@ -76,32 +76,85 @@ def backward(
 
 
 def variants() -> Iterator[Variant]:
-    """Every kernel that dispatch can launch for up to 64 states, in float32."""
-    integers = ("width", "states", "blocks_per_group", "per_group", "groups", "groups_b", "groups_c")
-    for module, kind in ((triton_real, "real"), (triton_wide, "complex")):
-        for method, name in enumerate(METHODS):
-            shared = {"METHOD": method, "CHUNK": CHUNK, "ACC": arithmetic(torch.float32)}
-            fixed = {"B_FIXED": kind == "complex", "C_FIXED": kind == "complex"}
-            pointers = ("u", "dt", "A", "B", "C", "y", "state", "kept")
-            for n in (16, 64):
-                yield Variant(
-                    f"selective_scan forward, {kind}, {name}, {n} states",
-                    module.forward,
-                    _signature(pointers, integers),
-                    {**shared, **fixed, "BLOCK_D": _block_forward(n, kind == "complex"), "BLOCK_N": n},
-                    num_warps=_WARPS_FORWARD,
-                    stack=8 if name == "bilinear" else 0,  # where a division calls its slow path
-                )
-            gradients = ("grad_y", "grad_u", "grad_dt", "grad_A", "grad_B", "grad_C", "carry")
-            yield Variant(
-                f"selective_scan backward, {kind}, {name}",
-                module.backward,
-                _signature(
-                    ("u", "dt", "A", "B", "C", "kept", *gradients), (*integers[:2], "steps", *integers[2:])
-                ),
-                {**shared, **fixed, "BLOCK_D": _BLOCK_BACKWARD},
-                num_warps=_WARPS_BACKWARD[kind == "complex"],
-            )
+    """Kernels as dispatch launches them: every method, B and C fixed or not, channels in one group and in several.
+
+    In float32, that is: in float64 one group, B and C alike. Forward tiles are those of 16 states, and for both alike
+    those of 64: whatever the states, a tile has as many cells; the backward goes through states one by one. Sizes are
+    multiples of 16, and all tensors of one precision, as dispatch makes them.
+    """
+    for element, dtype in (("fp32", torch.float32), ("fp64", torch.float64)):
+        for wide in (False, True):
+            for method in METHODS:
+                for form, (fixed_b, fixed_c, groups) in _FORMS.items():
+                    usual = fixed_b == fixed_c and groups is not None
+                    if usual or element == "fp32":
+                        yield _variant(dtype, element, wide, method, form, 16)
+                        yield _variant(dtype, element, wide, method, form, None)
+                    if usual and element == "fp32":
+                        yield _variant(dtype, element, wide, method, form, 64)
+
+
+_FORMS = {
+    "varying B, C": (False, False, 1),
+    "fixed B, C": (True, True, 1),
+    "fixed B": (True, False, 1),
+    "fixed C": (False, True, 1),
+    "groups": (False, False, None),
+}
+"""Whether B and C are fixed, and the number of groups if it is 1, which a launch takes for a constant."""
+_INTEGERS = ("width", "states", "blocks_per_group", "per_group", "groups", "groups_b", "groups_c")
+_ALIGNED = ("width", "states", "steps", "per_group")
+
+
+def _variant(
+    dtype: torch.dtype, element: str, wide: bool, method: str, form: str, states: int | None
+) -> Variant:
+    """The forward kernel for so many states, or the backward one."""
+    module, kind = (triton_wide, "complex") if wide else (triton_real, "real")
+    fixed_b, fixed_c, groups = _FORMS[form]
+    constants = {"B_FIXED": fixed_b, "C_FIXED": fixed_c, "METHOD": METHODS.index(method), "CHUNK": CHUNK}
+    constants["ACC"] = arithmetic(dtype)
+    if states is None:
+        kernel, warps, what = module.backward, _WARPS_BACKWARD[wide], ""
+        constants["BLOCK_D"] = _BLOCK_BACKWARD
+    else:
+        kernel, warps, what = module.forward, _WARPS_FORWARD, f" {states} states"
+        constants |= {"BLOCK_D": _block_forward(states, wide), "BLOCK_N": states}
+    if groups is not None:
+        constants |= dict.fromkeys(("groups", "groups_b", "groups_c"), groups)
+    integers = (*_INTEGERS, "steps")
+    names = [name for name in kernel.arg_names if name not in constants]
+    types = {"offsets": "*i64", **dict.fromkeys(integers, "i32")}
+    signature = {name: types.get(name, f"*{element}") for name in names}
+    return Variant(
+        f"selective_scan {'backward' if states is None else 'forward'} {kind} {method}{what} {element} {form}",
+        kernel,
+        signature,
+        constants,
+        num_warps=warps,
+        aligned=tuple(name for name in names if name in _ALIGNED or signature[name].startswith("*")),
+        wide=not wide,  # real and imaginary parts are loaded apart
+        elements=constants["BLOCK_D"] * (CHUNK if states is None else 1),
+        unit="step, channel and state" if states is None else "step and channel",
+        traffic=(8 if dtype == torch.float64 else 4) * _numbers(wide, fixed_b, fixed_c, states),
+        stack=_stack(dtype, wide, method, states),
+    )
+
+
+def _stack(dtype: torch.dtype, wide: bool, method: str, states: int | None) -> int:
+    """Bytes that a program may spill: the backward a few of what it holds for A complex or in float64, whatever its
+    tile; the forward two words where a division calls its slow way, and what a sine's has."""
+    if states is None:
+        return 80 if wide or dtype == torch.float64 else 0
+    return 48 if wide else 8 if method != "euler" else 0
+
+
+def _numbers(wide: bool, fixed_b: bool, fixed_c: bool, states: int | None) -> float:
+    """Numbers read and written for a (step, channel), or by the backward for one of its 16 states, caches aside."""
+    part = 2 if wide else 1
+    if states is not None:
+        return 3 + part * states / CHUNK  # u, dt and y; kept states
+    return 5 / 16 + part * (1 / CHUNK + ((not fixed_b) + (not fixed_c)) / _BLOCK_BACKWARD)
 
 
 def _unwritten(like: Tensor, A: Tensor) -> Tensor:
@@ -112,14 +165,6 @@ def _unwritten(like: Tensor, A: Tensor) -> Tensor:
 
 def _block_forward(states: int, wide: bool) -> int:
     return max(1, _CELLS[wide] // next_power_of_2(states))
-
-
-def _signature(pointers: tuple[str, ...], integers: tuple[str, ...]) -> dict[str, str]:
-    return {
-        **dict.fromkeys(pointers, "*fp32"),
-        "offsets": "*i64",
-        **dict.fromkeys(integers, "i32"),
-    }
 
 
 def _constants(A: Tensor, B: Tensor, C: Tensor, method: str, block: int) -> dict[str, Any]:

@@ -14,14 +14,24 @@ from ssm_core.ops.selective_scan._triton_steps import combine, factors, slopes
 
 
 @triton.jit
-def place(blocks_per_group, per_group, groups, BLOCK_D: tl.constexpr):
-    """(sequence, block, group, channels, which of them exist) of this program."""
-    program = tl.program_id(0).to(tl.int64)
-    blocks = blocks_per_group * groups
-    block = program % blocks
+def place(blocks_per_group, per_group, groups, groups_b, groups_c, BLOCK_D: tl.constexpr):
+    """(sequence, block, group of B, group of C, channels, which of them exist) of this program.
+
+    All divisions are made here, in 32 bits: none is moved out of a loop, and one in 64 bits is a call.
+    """
+    program, blocks = tl.program_id(0), blocks_per_group * groups
+    s, block = program // blocks, program % blocks
     group = block // blocks_per_group
     inside = (block % blocks_per_group) * BLOCK_D + tl.arange(0, BLOCK_D)
-    return program // blocks, block, group, group * per_group + inside, inside < per_group
+    d = group.to(tl.int64) * per_group + inside
+    return (
+        s.to(tl.int64),
+        block.to(tl.int64),
+        (group % groups_b).to(tl.int64),
+        (group % groups_c).to(tl.int64),
+        d,
+        inside < per_group,
+    )
 
 
 @triton.jit
@@ -51,7 +61,7 @@ def forward(
     ACC: tl.constexpr,
 ):
     """Fill y and kept; `state` (S, D, N) comes with the initial states and leaves with the final ones."""
-    s, _, group, d, on_d = place(blocks_per_group, per_group, groups, BLOCK_D)
+    s, _, group_b, group_c, d, on_d = place(blocks_per_group, per_group, groups, groups_b, groups_c, BLOCK_D)
     n = tl.arange(0, BLOCK_N)
     on = on_d[:, None] & (n < states)[None, :]
     cell = d[:, None] * states + n[None, :]  # of (D, N)
@@ -72,11 +82,11 @@ def forward(
         if B_FIXED:
             b = b_fixed
         else:
-            b = tl.load(B + (t * groups_b + group % groups_b) * states + n, n < states, 0.0).to(ACC)[None, :]
+            b = tl.load(B + (t * groups_b + group_b) * states + n, n < states, 0.0).to(ACC)[None, :]
         if C_FIXED:
             c = c_fixed
         else:
-            c = tl.load(C + (t * groups_c + group % groups_c) * states + n, n < states, 0.0).to(ACC)[None, :]
+            c = tl.load(C + (t * groups_c + group_c) * states + n, n < states, 0.0).to(ACC)[None, :]
         a_bar, gain = factors(a, gap, METHOD)
         x = a_bar * x + gain * b * drive
         tl.store(y + t * width + d, tl.sum(tl.where(on, c * x, 0.0), 1), on_d)
@@ -115,7 +125,9 @@ def backward(
     ACC: tl.constexpr,
 ):
     """Fill the gradients; `carry` (S, N, D) comes with that of the final states and leaves with the initial ones'."""
-    s, block, group, d, on_d = place(blocks_per_group, per_group, groups, BLOCK_D)
+    s, block, group_b, group_c, d, on_d = place(
+        blocks_per_group, per_group, groups, groups_b, groups_c, BLOCK_D
+    )
     start, stop = tl.load(offsets + s), tl.load(offsets + s + 1)
     count = (stop - start + CHUNK - 1) // CHUNK
     row = tl.arange(0, CHUNK)
@@ -139,13 +151,13 @@ def backward(
                 b = tl.load(B + d * states + n, on_d, 0.0).to(ACC)[None, :]
                 b_before = b
             else:
-                of_b = B + (t * groups_b + group % groups_b) * states + n
+                of_b = B + (t * groups_b + group_b) * states + n
                 b = tl.load(of_b, inside, 0.0).to(ACC)[:, None]
                 b_before = tl.load(of_b - groups_b * states, inside & (row > 0), 0.0).to(ACC)[:, None]
             if C_FIXED:
                 c = tl.load(C + d * states + n, on_d, 0.0).to(ACC)[None, :]
             else:
-                of_c = C + (t * groups_c + group % groups_c) * states + n
+                of_c = C + (t * groups_c + group_c) * states + n
                 c = tl.load(of_c, inside, 0.0).to(ACC)[:, None]
             a_bar, gain = factors(a, gap, METHOD)
             # The state before each step: the one kept, then what the steps before it make of it.
@@ -188,3 +200,6 @@ def backward(
         tl.store(grad_dt + cell, sum_dt, on)
         # Carries and sums of this chunk must be written before the next chunk reads them, whoever wrote them.
         tl.debug_barrier()
+
+
+# ruff: noqa: SIM108 -- branches of constants, of which the kernel has one

@@ -58,7 +58,7 @@ def forward(
     ACC: tl.constexpr,
 ):
     """As `triton_real.forward`."""
-    s, _, group, d, on_d = place(blocks_per_group, per_group, groups, BLOCK_D)
+    s, _, group_b, group_c, d, on_d = place(blocks_per_group, per_group, groups, groups_b, groups_c, BLOCK_D)
     n = tl.arange(0, BLOCK_N)
     on = on_d[:, None] & (n < states)[None, :]
     cell = d[:, None] * states + n[None, :]  # of (D, N)
@@ -79,15 +79,11 @@ def forward(
         if B_FIXED:
             b, bi = b_fixed, bi_fixed
         else:
-            b, bi = pair(
-                B, ((t * groups_b + group % groups_b) * states + n)[None, :], (n < states)[None, :], ACC
-            )
+            b, bi = pair(B, ((t * groups_b + group_b) * states + n)[None, :], (n < states)[None, :], ACC)
         if C_FIXED:
             c, ci = c_fixed, ci_fixed
         else:
-            c, ci = pair(
-                C, ((t * groups_c + group % groups_c) * states + n)[None, :], (n < states)[None, :], ACC
-            )
+            c, ci = pair(C, ((t * groups_c + group_c) * states + n)[None, :], (n < states)[None, :], ACC)
         e, ei, gain, gaini = factors_wide(a, ai, gap, METHOD)
         new = e * x - ei * xi + (gain * b - gaini * bi) * drive
         xi = e * xi + ei * x + (gain * bi + gaini * b) * drive
@@ -128,7 +124,9 @@ def backward(
     ACC: tl.constexpr,
 ):
     """As `triton_real.backward`."""
-    s, block, group, d, on_d = place(blocks_per_group, per_group, groups, BLOCK_D)
+    s, block, group_b, group_c, d, on_d = place(
+        blocks_per_group, per_group, groups, groups_b, groups_c, BLOCK_D
+    )
     start, stop = tl.load(offsets + s), tl.load(offsets + s + 1)
     count = (stop - start + CHUNK - 1) // CHUNK
     row = tl.arange(0, CHUNK)
@@ -152,15 +150,13 @@ def backward(
                 b, bi = pair(B, (d * states + n)[None, :], on_d[None, :], ACC)
                 p, pi = b, bi
             else:
-                of_b = ((t * groups_b + group % groups_b) * states + n)[:, None]
+                of_b = ((t * groups_b + group_b) * states + n)[:, None]
                 b, bi = pair(B, of_b, inside[:, None], ACC)
                 p, pi = pair(B, of_b - groups_b * states, (inside & (row > 0))[:, None], ACC)
             if C_FIXED:
                 c, ci = pair(C, (d * states + n)[None, :], on_d[None, :], ACC)
             else:
-                c, ci = pair(
-                    C, ((t * groups_c + group % groups_c) * states + n)[:, None], inside[:, None], ACC
-                )
+                c, ci = pair(C, ((t * groups_c + group_c) * states + n)[:, None], inside[:, None], ACC)
             e, ei, gain, gaini = factors_wide(a, ai, gap, METHOD)
             # The state before each step.
             f, fi, q, qi = factors_wide(a, ai, gap_before, METHOD)

@@ -7,6 +7,7 @@ added up afterwards, in an order that does not change.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -186,7 +187,36 @@ def _variants(dtype: torch.dtype, shape: Shape) -> Iterator[Variant]:
         aligned = tuple(name for name, kind in signature.items() if kind.startswith("*") or name in _ALIGNED)
         name = f"{kernel.__name__} {_TRITON_TYPES[dtype]} Q{shape.Q}{flags}"
         spilled = _SPILLED.get(kernel.__name__, 0)
-        yield Variant(name, kernel, signature, chosen, num_warps=num_warps, aligned=aligned, stack=spilled)
+        elements, unit, traffic = _elements(kernel, chosen, dtype.itemsize, computed.itemsize)
+        yield Variant(
+            name,
+            kernel,
+            signature,
+            chosen,
+            num_warps=num_warps,
+            aligned=aligned,
+            elements=elements,
+            unit=unit,
+            traffic=traffic,
+            stack=spilled,
+        )
+
+
+def _elements(kernel: Any, chosen: dict, given: int, kept: int) -> tuple[int, str, float]:
+    """Elements of a pass, what they are, and bytes of one with 128 states; B and C are shared by the heads."""
+    Q = chosen["Q"]
+    if kernel is fore.sum_decays:
+        return Q * _HEADS, "step and head", 3 * kept
+    if kernel is fore.pass_states:
+        return _BLOCK, "chunk and cell of a state", 2 * kept
+    if kernel is back.input_gradients:
+        return 0, "", 0.0  # loops over two different things
+    # Arrays of steps and channels, each read or written once for all states; those of states, once for all steps.
+    of_steps, of_states = {fore.sum_outer: (1, 1), fore.outputs: (2, 1), back.projection_gradients: (2, 2)}[
+        kernel
+    ]
+    of_steps += chosen["GATED"]
+    return Q * chosen["TILE"] ** 2, "step, channel and state", of_steps * given / 128 + of_states * kept / Q
 
 
 def _triton_type(name: str, dtype: torch.dtype, computed: torch.dtype) -> str:

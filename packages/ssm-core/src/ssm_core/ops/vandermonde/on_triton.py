@@ -52,23 +52,36 @@ def backward(v: Tensor, log_x: Tensor, grad: Tensor, length: int, conj: bool) ->
 
 
 def variants() -> Iterator[Variant]:
-    """Every configuration, for tables of any size."""
-    for element, dtype in (("fp32", tl.float32), ("fp64", tl.float64)):
+    """Every configuration, for tables of multiples of 16, with the traffic of 32 states."""
+    for element, dtype, size in (("fp32", tl.float32, 4), ("fp64", tl.float64, 8)):
+        pointers, integers = ("r", "p", "out"), ("rows", "M", "columns", "total")
         yield Variant(
             name=f"vandermonde product {element}",
             kernel=_product,
-            signature=_types(element, ("r", "p", "out"), ("rows", "M", "columns", "total")),
+            signature=_types(element, pointers, integers),
             constants={"DTYPE": dtype, **FORWARD},
             num_warps=WARPS,
+            aligned=(*pointers, *integers),
+            wide=True,
+            stack=8,  # on sm_80, in float32
+            elements=FORWARD["BM"] * FORWARD["BJ"] * FORWARD["BS"] // 2,
+            unit="element and state",
+            traffic=size / 32,
         )
-        integers = ("H", "N", "M", "columns", "total", "parts")
-        yield Variant(
-            name=f"vandermonde sums {element}",
-            kernel=_sums,
-            signature=_types(element, ("x", "p", "grad", "sums"), integers),
-            constants={"DTYPE": dtype, **BACKWARD},
-            num_warps=WARPS,
-        )
+        pointers, integers = ("x", "p", "grad", "sums"), ("N", "M", "columns", "total")
+        for conj in (True, False):  # for pairs there is one part, which a launch takes for a constant
+            yield Variant(
+                name=f"vandermonde sums {'pairs ' * conj}{element}",
+                kernel=_sums,
+                signature=_types(element, pointers, ("H", *integers, *(() if conj else ("parts",)))),
+                constants={"DTYPE": dtype, **BACKWARD} | ({"parts": 1} if conj else {}),
+                num_warps=WARPS,
+                aligned=(*pointers, *integers),
+                wide=True,
+                elements=BACKWARD["BN"] * BACKWARD["BM"] * BACKWARD["BJ"],
+                unit="element and state",
+                traffic=size / 32,
+            )
 
 
 def _types(element: str, pointers: tuple[str, ...], integers: tuple[str, ...]) -> dict[str, str]:

@@ -123,10 +123,17 @@ def _variant(kernel: Any, element: str) -> Variant:
     dtype = torch.float64 if element == "fp64" else torch.float32
     constants = dict(_DOUBLE if element == "fp64" else _SINGLE)
     constants |= {"DTYPE": arithmetic(dtype), "PRECISION": "tf32" if element == "bf16" else "ieee"}
+    signature = {argument: types[argument] for argument in kernel.arg_names if argument in types}
+    products, size = kernel is not tokens_kernel, {"fp32": 4, "bf16": 2, "fp64": 8}[element]
     return Variant(
         name=f"encode {name.partition('_')[0]} {element}",
         kernel=kernel,
-        signature={argument: types[argument] for argument in kernel.arg_names if argument in types},
+        signature=signature,
         constants=constants,
         num_warps=_WARPS,
+        aligned=(*(name for name in signature if name in pointers), "width", "outputs"),
+        elements=constants["BP"] * constants["BD"] * constants["BH"] if products else 0,
+        unit="product",
+        stack=0 if kernel is weight_kernel else 16,  # two to four words, far from the last register
+        traffic=size / 64,  # of 64 outputs: what is read once for all of them
     )

@@ -113,4 +113,5 @@ def variants() -> Iterator[Variant]:
             signature=types,
             constants={"CAUSAL": causal, "BP": _POINTS},
             num_warps=_WARPS,
+            aligned=tuple(name for name, kind in types.items() if kind.startswith("*")),
         )

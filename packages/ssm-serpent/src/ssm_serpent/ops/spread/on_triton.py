@@ -110,7 +110,7 @@ def collect_kernel(
 def variants() -> Iterator[Variant]:
     """Every configuration."""
     sizes = dict.fromkeys(("length", "points", "width", "total"), "i32")
-    for element in ("fp32", "bf16", "fp64"):
+    for element, size in (("fp32", 4), ("bf16", 2), ("fp64", 8)):
         values, sums = f"*{element}", "*fp64" if element == "fp64" else "*fp32"
         for given in (False, True):
             yield Variant(
@@ -119,6 +119,10 @@ def variants() -> Iterator[Variant]:
                 signature={"y": values, "point": "*i64", "before": values, "out": values, **sizes},
                 constants={"BEFORE": given, **_TILE},
                 num_warps=_WARPS,
+                aligned=("y", "point", "before", "out", "width"),
+                wide=element != "fp64",
+                elements=_TILE["BR"] * _TILE["BH"],
+                traffic=2 * size,
             )
         dtype = arithmetic(torch.float64 if element == "fp64" else torch.float32)
         yield Variant(
@@ -127,4 +131,8 @@ def variants() -> Iterator[Variant]:
             signature={"grad": values, "point": "*i64", "runs": "*i64", "grad_y": sums, **sizes},
             constants={"DTYPE": dtype, **_TILE},
             num_warps=_WARPS,
+            aligned=("grad", "point", "runs", "grad_y", "width"),
+            elements=_TILE["BR"] * _TILE["BH"],
+            unit="token and channel",
+            traffic=size,
         )
