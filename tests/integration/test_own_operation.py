@@ -29,6 +29,8 @@ def leak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leak]:
     sys.path.insert(0, str(root))
     yield importlib.import_module("ssm_mine.ops.leak").leak
     sys.path.remove(str(root))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ssm_mine"]:
+        del sys.modules[name]
     del dispatch.OPERATIONS["leak"]
 
 

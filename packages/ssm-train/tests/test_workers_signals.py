@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from toy_runs import Toy, module, settings
+from toy_runs import Toy
 
 from ssm_core.run.folder import RunFolder
-from ssm_train import TrainingFailed, fit
 
 # A machine of one core runs two workers as well, and torch says that it is slow.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -28,13 +27,14 @@ class Slow(Toy):
         return super().run(model, batch, state)
 
 
-def trains(out: str, told: Connection) -> None:
-    """Train as a process of its own, in a group of its own, as a terminal starts a command."""
-    os.setsid()
-    try:
-        fit(settings(epochs=1000, workers=2), Slow(), module(), out=out, quiet=True)
-    except TrainingFailed as failure:
-        told.send(str(failure))
+TRAINS = """
+import sys
+from test_workers_signals import Slow, TrainingFailed, fit, module, settings
+try:
+    fit(settings(epochs=1000, workers=2), Slow(), module(), out=sys.argv[1], quiet=True)
+except TrainingFailed as failure:
+    print(failure)
+"""
 
 
 def children(pid: int) -> list[int]:
@@ -60,31 +60,34 @@ def until(true, seconds: float) -> bool:
 @pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="looks at processes the way Linux shows them"
 )
-@pytest.mark.filterwarnings("ignore:.*use of fork")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_saves_the_run_and_leaves_no_process(tmp_path, number):
-    system = multiprocessing.get_context("fork")  # a copy has its libraries loaded
-    told, telling = system.Pipe(duplex=False)
-    training = system.Process(target=trains, args=(str(tmp_path), telling))
-    training.start()
+    # A process of its own, not a copy of this one, whose autograd may have threads; in a group of its own, as a
+    # terminal starts a command.
+    training = subprocess.Popen(
+        [sys.executable, "-c", TRAINS, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         assert until(lambda: any(tmp_path.glob("own-task/*/metrics.jsonl")), 60)
         assert until(lambda: len(children(training.pid)) == 2, 60)
         workers = children(training.pid)
         # Ctrl-C in a terminal goes to every process of the group; a kill does not.
         (os.kill if number == signal.SIGKILL else os.killpg)(training.pid, number)
-        training.join(60)
-        code = training.exitcode
+        said, _ = training.communicate(timeout=60)
     finally:
         training.kill()
-        training.join()
+        training.communicate()
     # Workers whose parent was killed look for it every five seconds.
     assert until(lambda: not any(map(alive, workers)), 20 if number == signal.SIGKILL else 0.5)
     if number == signal.SIGKILL:
-        assert code == -number
+        assert training.returncode == -number
         return
-    assert code == 0
-    assert f"interrupted by {number.name} after step" in told.recv()
+    assert training.returncode == 0
+    assert f"interrupted by {number.name} after step" in said
     (run,) = tmp_path.glob("own-task/*")
     status = RunFolder(run).status()
     assert status["state"] == "interrupted"
