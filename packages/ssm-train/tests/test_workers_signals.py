@@ -29,7 +29,9 @@ class Slow(Toy):
 
 TRAINS = """
 import sys
-from test_workers_signals import Slow, TrainingFailed, fit, module, settings
+from test_workers_signals import Slow
+from toy_runs import module, settings
+from ssm_train import TrainingFailed, fit
 try:
     fit(settings(epochs=1000, workers=2), Slow(), module(), out=sys.argv[1], quiet=True)
 except TrainingFailed as failure:
