@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
 from ssm_core.opkit.dispatch import numba_problem
+from ssm_core.testing.memory import held
 from ssm_smr import smr_gate
 
 B, L, H, TAU = 2, 4096, 32, 4
-
-
-def held(function: Callable[[], object]) -> tuple[int, int]:
-    """Bytes of CPU tensors alive when a function returns, its result included, and the most alive at once in it."""
-    with torch.profiler.profile(profile_memory=True) as profile:
-        result = function()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        highest = max(highest, now)
-    del result
-    return now, highest
 
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssm_core.opkit.dispatch import numba_problem
+from ssm_core.testing.memory import held
 
 
 @pytest.fixture(autouse=True)
@@ -79,14 +80,4 @@ def oracle(results: Callable[..., list[Tensor]]) -> Callable[..., list[Tensor]]:
 def peak() -> Callable[[Callable[[], object]], int]:
     """The most bytes of CPU tensors that are alive at once while a function runs, beside those alive before."""
 
-    def measure(function: Callable[[], object]) -> int:
-        with torch.profiler.profile(profile_memory=True) as profile:
-            function()
-        events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-        now = highest = 0
-        for event in sorted(events, key=lambda event: event.start_ns()):
-            now += event.nbytes()
-            highest = max(highest, now)
-        return highest
-
-    return measure
+    return lambda function: held(function).peak

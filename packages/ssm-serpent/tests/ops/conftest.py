@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ssm_core.opkit.dispatch import numba_problem, triton_problem
+from ssm_core.testing.memory import held
 
 
 class Where(NamedTuple):
@@ -92,14 +93,4 @@ def agree() -> Callable[[Iterable[Tensor], Iterable[Tensor]], None]:
 def peak() -> Callable[[Callable[[], Any]], int]:
     """The most bytes of CPU tensors that are alive at once while a function runs, beside those alive before."""
 
-    def measure(function: Callable[[], Any]) -> int:
-        with torch.profiler.profile(profile_memory=True) as profile:
-            function()
-        events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-        now = highest = 0
-        for event in sorted(events, key=lambda event: event.start_ns()):
-            now += event.nbytes()
-            highest = max(highest, now)
-        return highest
-
-    return measure
+    return lambda function: held(function).peak

@@ -39,9 +39,9 @@ def probe(
     """Look into a trained model with a probe.
 
     The probe gets the best checkpoint of the run and the test split of its task. Text and tables go to standard
-    output; the picture, with RUN into its folder if not named, and files that the probe makes are written beside each
-    other. Knobs that a probe calls its
-    flags need no --set: `ssm show probe NAME` lists both.
+    output. With RUN the picture goes to plots/probe-NAME.png of the run if --picture names no other place, and files
+    that the probe makes go beside it. Knobs that a probe calls its flags need no --set: `ssm show probe NAME` lists
+    both.
     """
     measured.check_picture(picture)
     with console.results_only():
