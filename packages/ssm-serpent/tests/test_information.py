@@ -83,6 +83,28 @@ def test_the_trained_layers_obey_the_proposition(backbone, knobs):
         torch.testing.assert_close(large / small, torch.full_like(large, 10.0), rtol=within, atol=0)
 
 
+@pytest.mark.parametrize(("backbone", "knobs"), [("s6", S6), ("mamba2", MAMBA2)])
+def test_the_bound_is_that_of_the_eigenvalues(backbone, knobs):
+    one = subject(backbone, **knobs)
+    mixer = one.copy.mixer
+    largest = mixer.A_log.exp().reshape(one.by_channel().shape[1], -1).amax(1)
+    torch.testing.assert_close(one.bounds(), one.by_channel() * largest / 2)
+
+
+@pytest.mark.parametrize("rule", ["zoh", "euler"])
+@pytest.mark.parametrize("eigenvalues", ["real", "complex"])
+def test_a_model_that_holds_its_inputs_keeps_to_the_bound(rule, eigenvalues):
+    model = model_of("s6", **S6, discretization=rule, eigenvalues=eigenvalues)
+    rows = probe(model, Rows(), InformationConfig(sequences=3, elements=LENGTH)).rows
+    used = {row["left out"]: row["share of the bound"] for row in rows}
+    if rule == "zoh":
+        assert 0.05 < used["removed"] <= 1.0001
+        assert 0.05 < used["masked"] <= 1.0001
+    else:  # Euler's rule puts in D_n B x, exactly linear
+        assert used["masked"] < 1e-6
+        assert used["removed"] > 0.05
+
+
 @pytest.mark.parametrize("kind", [Recurrence, Resampler])
 def test_padding_is_not_there(kind):
     knobs = S6 if kind is Recurrence else S6 | SERPENT

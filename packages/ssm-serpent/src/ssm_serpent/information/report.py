@@ -60,6 +60,7 @@ def _row(one: Sample) -> dict[str, Any]:
         "mean interval": float(_tensor(one.interval).mean()),
         "above rounding": int(_tensor(one.state).isfinite().sum()),
         "slope, data fixed": median(_tensor(one.fixed)),
+        "share of the bound": max(one.used, default=math.nan),
     }
     for what in ("state", "output"):
         x, y = _measured(one.interval, getattr(one, what))

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ssm_core.recurrence import LinearRecurrence
 from ssm_core.trees import leaves
 from ssm_serpent.information.calls import Call
 
@@ -125,6 +126,20 @@ class Recurrence:
         own = self.copy
         with torch.no_grad():
             return own.mixer.intervals(own.x_bld, dt_bl=own.gaps, side=own.side or None)[0].flatten(1)
+
+    def bounds(self) -> Tensor | None:
+        """Return max |D_l a| / 2 of each element and channel (L, D), the bound of Proposition 1; a-bar is exp(D_l a).
+
+        None if the mixer does not lay its recurrence open as one diagonal for each element and channel.
+        """
+        own = self.copy
+        if not isinstance(own.mixer, LinearRecurrence):
+            return None
+        with torch.no_grad():
+            found = own.mixer.recurrence(own.x_bld, dt_bl=own.gaps, side=own.side or None)
+        if found is None or found.dense or found.a.shape[:3] != (1, *self.by_channel().shape):
+            return None
+        return found.a[0].flatten(2).log().abs().amax(2) / 2
 
     def change(self, definition: str, at_p: Tensor, share: float = 1.0) -> Change:
         """Leave out each of the elements ``at_p``, after making their intervals ``share`` of what they are."""

@@ -16,7 +16,7 @@ from ssm_core.protocols import Batch
 from ssm_serpent.information.calls import Call, answering_less, first_calls
 from ssm_serpent.information.outputs import Said, divergence, said
 from ssm_serpent.information.spec import InformationConfig
-from ssm_serpent.information.subjects import Recurrence, Resampler, offers
+from ssm_serpent.information.subjects import Change, Recurrence, Resampler, offers
 
 SHARES = (1e-2, 1e-3)
 """Shares of its own interval that an element gets to see how its effect vanishes with the interval."""
@@ -60,6 +60,8 @@ class Sample:
         state: Distance of the last states; NaN where no state is carried, or rounding is as large.
         output: Divergence of the outputs, nats; NaN where it was not measured.
         fixed: Slope of the distance over the interval, all else fixed; recurrences only.
+        used: For each element and channel, the share of the proposition's bound by which the distance is off D_n |v|;
+            recurrences that lay their diagonal open only.
         channels: For each sequence the intervals and distances of each channel, (n, D) both, on the CPU; where there
             are some.
     """
@@ -72,6 +74,7 @@ class Sample:
     state: list[float] = field(default_factory=list)
     output: list[float] = field(default_factory=list)
     fixed: list[float] = field(default_factory=list)
+    used: list[float] = field(default_factory=list)
     channels: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
@@ -149,8 +152,10 @@ def _leave_out(
             if after is not None:
                 output_p = divergence(before, after)
         fixed: list[float] = []
+        used: list[float] = []
         if isinstance(subject, Recurrence) and subject.copy.mixer.takes_dt:
-            fixed = _slopes(subject, definition, at_p)
+            small, tiny = (subject.change(definition, at_p, share) for share in SHARES)
+            fixed, used = _slopes(small, tiny), _used(subject.bounds(), at_p, change, tiny)
         for branch, interval_l in subject.intervals().items():
             key = part.key, branch, definition
             one = samples.setdefault(key, Sample(part, branch, definition))
@@ -159,15 +164,32 @@ def _leave_out(
             one.state += change.state_p.expand(len(at_p)).tolist()
             one.output += output_p.tolist()
             one.fixed += fixed
+            one.used += used
             if isinstance(subject, Recurrence) and change.channel_pd is not None:
                 one.channels.append((subject.by_channel()[at_p].cpu(), change.channel_pd.cpu()))
 
 
-def _slopes(subject: Recurrence, definition: str, at_p: Tensor) -> list[float]:
-    large, small = (subject.change(definition, at_p, share).state_p for share in SHARES)
-    moved = (small > 0) & (large > 0)  # neither lost in rounding
-    ratio = torch.log(large[moved] / small[moved])
+def _slopes(small: Change, tiny: Change) -> list[float]:
+    moved = (tiny.state_p > 0) & (small.state_p > 0)  # neither lost in rounding
+    ratio = torch.log(small.state_p[moved] / tiny.state_p[moved])
     return (ratio / math.log(SHARES[0] / SHARES[1])).tolist()
+
+
+def _used(bound_ld: Tensor | None, at_p: Tensor, change: Change, tiny: Change) -> list[float]:
+    """Return | distance / (D_n |v|) - 1 | by its bound, for every element and channel where it is above rounding.
+
+    The distance at the smallest share s of the interval, divided by s, stands in for D_n |v|. It is off by up to s
+    times the bound b, so that the ratio of the two may be off by (b + s b) / (1 - s b).
+    """
+    if bound_ld is None:
+        return []
+    share, bound_pd = SHARES[1], bound_ld[at_p]
+    whole, part = (
+        one.state_p[:, None] if one.channel_pd is None else one.channel_pd for one in (change, tiny)
+    )
+    error_pd = (share * whole / part - 1).abs()
+    used = error_pd * (1 - share * bound_pd) / (bound_pd * (1 + share))
+    return used[used.isfinite()].tolist()
 
 
 def _batch(model: Any, row: Mapping[str, Any], times: int, device: torch.device) -> Batch:
