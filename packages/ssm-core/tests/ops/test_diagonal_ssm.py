@@ -53,6 +53,14 @@ def test_equals_the_time_loop(backend, dtype, method, per_step, packed, length, 
     agree(got, oracle(partial(model, backend="reference"), tensors))
 
 
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 0), (0, 2), (0, 0)])
+def test_no_states_or_no_channels(backend, sizes, per_step, results, oracle, agree):
+    tensors, _ = operands(torch.float32, 7, sizes=sizes, per_step=per_step)
+    expected = oracle(partial(diagonal_ssm, backend="reference"), tensors)
+    agree(results(partial(diagonal_ssm, backend=backend), tensors), expected)
+
+
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 16), (2, 67)])
 def test_sizes_around_the_vector_width(backend, sizes, results, oracle, agree):
     tensors, _ = operands(torch.float32, 19, sizes=sizes)

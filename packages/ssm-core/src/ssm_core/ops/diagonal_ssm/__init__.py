@@ -77,7 +77,9 @@ def _run(u, dt, A, B, C, D, initial_state, method: str, cu_seqlens, backend: str
     u, dt, D = u.to(real), dt.to(real), None if D is None else D.to(real)
     A, B, C = A.to(wide), B.to(wide), C.to(wide)
     x = None if initial_state is None else initial_state.to(wide)
-    if backend == "reference":
+    if (
+        backend == "reference" or not B.numel()
+    ):  # no gradient passes a view of complex numbers where there are none
         return reference.diagonal_ssm(u, dt, A, B, C, D, x, discretization=method, cu_seqlens=cu_seqlens)
     if dt.ndim == 1:
         a_bar, gain = discretize(A, dt, method)
