@@ -33,7 +33,7 @@ def planned(name: str) -> Plan:
 
 
 def test_there_are_some() -> None:
-    ours = ("sampling-shift", "smr-tau", "smr-state-size", "smr-irregularity", "smr-threshold")
+    ours = ("sampling-shift", "smr-tau", "smr-state-size", "smr-irregularity", "smr-threshold", "smr-text")
     assert {f"ssm-smr/{name}" for name in ours} <= SHIPPED.keys()
 
 
@@ -67,13 +67,14 @@ def test_its_models_can_be_built(name: str) -> None:
         assert parameters(cell.config) > 0
 
 
-def test_the_control_of_sampling_shift_has_as_many_parameters_as_the_gate() -> None:
-    sizes: dict[tuple[str, str], dict[str, int]] = {}
-    for cell in planned("ssm-smr/sampling-shift").cells:
+@pytest.mark.parametrize(("name", "places"), [("sampling-shift", 5), ("smr-text", 3)])
+def test_the_control_has_as_many_parameters_as_the_gate(name: str, places: int) -> None:
+    sizes: dict[tuple[str, str | None], dict[str, int]] = {}
+    for cell in planned(f"ssm-smr/{name}").cells:
         if cell.levels["gate"] in ("smr dense", "wider"):
-            place = cell.levels["backbone"], cell.levels["time"]
+            place = cell.levels["backbone"], cell.levels.get("time")
             sizes.setdefault(place, {})[cell.levels["gate"]] = parameters(cell.config)
-    assert len(sizes) == 5
+    assert len(sizes) == places
     for found in sizes.values():
         assert found["wider"] == pytest.approx(found["smr dense"], rel=0.03)
 
