@@ -257,3 +257,14 @@ def test_a_user_error_keeps_its_brackets(ssm, stand_in):
 
     stand_in(ssm_eval, "compare_runs", refuse)
     assert "error: [red] is no colour here\n  see [docs]" in ssm("compare", "a").err
+
+
+def test_a_report_goes_where_it_is_told(ssm, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssm_eval.html_report", lambda runs: f"<p>{len(runs)} runs</p>", raising=False)
+    place = tmp_path / "new" / "page.html"
+    done = ssm("report", "one", "two", "-o", str(place))
+    assert (done.code, done.out.strip()) == (0, str(place))
+    assert place.read_text() == "<p>2 runs</p>"
+    done = ssm("report", "one", "-o", str(tmp_path))
+    assert done.code == 2
+    assert f"cannot write {tmp_path}" in done.err

@@ -4,6 +4,7 @@ COMMANDS = {
     "train": ("Runs", "Train a model; prints the path of its run folder."),
     "eval": ("Runs", "Measure a trained run on a split, also under other task settings."),
     "compare": ("Runs", "Put runs side by side: metrics over seeds, parameters, time."),
+    "report": ("Runs", "Write runs into one page of HTML: comparison, results, pictures, settings, data."),
     "study": ("Runs", "Run a study: all its models and seeds, side by side, and what they say."),
     "probe": ("Runs", "Look into a trained model with a probe."),
     "cite": ("Runs", "Print the BibTeX entries of the parts of a run."),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ssm_eval.metrics import make_metrics
     from ssm_eval.plots import learning_curve, predictions
     from ssm_eval.published import nearest_published, published_for, published_rows
+    from ssm_eval.report import html_report
     from ssm_eval.stats import Summary, summarise
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "compare_runs",
     "evaluate",
     "evaluate_run",
+    "html_report",
     "learning_curve",
     "make_metrics",
     "nearest_published",
@@ -37,6 +39,7 @@ _HOMES = {
     "compare_runs": "compare",
     "evaluate": "evaluation",
     "evaluate_run": "evaluation",
+    "html_report": "report",
     "learning_curve": "plots",
     "make_metrics": "metrics",
     "nearest_published": "published",
