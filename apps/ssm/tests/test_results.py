@@ -136,7 +136,9 @@ def test_compare_prints_the_table_or_the_rows(ssm, stand_in):
     assert "0.1235" in done.out
     assert "runs" not in done.out
     assert "note: b has no result" in done.err
-    assert ssm("compare", "a", "b", "--json").json() == [{"label": "s5", "mean": 0.123456, "runs": ["a"]}]
+    done = ssm("compare", "a", "b", "--json")
+    assert done.json() == [{"label": "s5", "mean": 0.123456, "runs": ["a"]}]
+    assert "note: b has no result" in done.err
 
 
 def test_eval_of_what_is_no_run(ssm, tmp_path):

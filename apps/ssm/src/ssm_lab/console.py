@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import json
 import logging
 import sys
 import time
@@ -83,10 +82,11 @@ def emit(text: str) -> None:
 
 
 def emit_json(value: Any) -> None:
-    """Print the result as JSON."""
+    """Print the result as JSON; a number that is not finite is null there."""
+    from ssm_core.json_text import json_text
     from ssm_core.plugin.config import plain
 
-    emit(json.dumps(plain(value), indent=2, default=str))
+    emit(json_text(plain(value), default=str))
 
 
 def emit_table(

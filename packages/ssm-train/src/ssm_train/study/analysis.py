@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ssm_core.plugin.config import plain
 from ssm_core.plugin.errors import UserError
@@ -152,20 +151,13 @@ def _comparisons(plan: Plan, cells: list[Row], metric: str) -> list[Row]:
 
 
 def _finished(run: RunFolder) -> bool:
-    return _status(run).get("state") == "finished"
-
-
-def _status(run: RunFolder) -> dict[str, Any]:
-    try:
-        return run.status()
-    except UserError:
-        return {}
+    return run.status().get("state") == "finished"
 
 
 def _state(run: RunFolder | None) -> str:
     if run is None:
         return "not begun"
-    status = _status(run)
+    status = run.status()
     reason = str(status.get("reason", "")).splitlines()
     state = status.get("state", "begun")
     if reason and reason[0].startswith(state):  # interrupted by what
