@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +147,18 @@ def build(
 
 
 def new_folder(
-    out: Path | str, config: RunConfig, accelerator: Accelerator, source: Path | None
+    out: Path | str,
+    config: RunConfig,
+    accelerator: Accelerator,
+    source: Path | None,
+    made: Mapping[str, Any],
 ) -> RunFolder:
-    """Make the run folder, known to every process."""
+    """Make the run folder, known to every process; ``made`` is what :func:`ssm_train.made.made_of` says."""
     path: list[Any] = [None]
     if accelerator.is_main_process:
         run = RunFolder.create(out, config)
         began = {"init_from": str(source)} if source is not None else {}
-        write_json(run.path / "env.json", {**environment(accelerator.device), **began})
+        write_json(run.path / "env.json", {**environment(accelerator.device), **began, "made": made})
         path = [str(run.path)]
     if accelerator.num_processes > 1:
         broadcast_object_list(path)

@@ -24,6 +24,7 @@ from ssm_train.errors import RunInterrupted, TrainingFailed, cut_short
 from ssm_train.finish import finish
 from ssm_train.interrupt import listening
 from ssm_train.loop import Trainer
+from ssm_train.made import made_of
 
 CHANGEABLE = {
     "epochs",
@@ -75,7 +76,7 @@ def fit(
             new = start_from(bound, source / "model.safetensors")
             display.say(f"weights of {source}" + (f"; {account(bound, new)}" if new else ""))
         plan = setup.plan_batches(config, task, accelerator)
-        run = setup.new_folder(out, config, accelerator, source)
+        run = setup.new_folder(out, config, accelerator, source, made_of(bound, task, plan))
         if accelerator.is_main_process:
             run.write_data(setup.data_of(task))
         trainer = Trainer(config, task, bound, accelerator, run, display, plan)
