@@ -111,16 +111,19 @@ def test_eval_hands_on_split_and_settings(ssm, stand_in):
             "overrides": overrides or {},
             "metrics": {"mse": 0.5},
             "n": 7,
+            "notes": ["the result is not kept"],
         }
 
     stand_in(ssm_eval, "evaluate_run", evaluate_run)
     done = ssm("eval", "r", "--split", "validation", "--set", "task.sample_rate=0.3", "--json")
     assert done.json()["metrics"] == {"mse": 0.5}
+    assert "note: the result is not kept" in done.err
     assert seen == {"run": "r", "split": "validation", "overrides": {"task": {"sample_rate": 0.3}}}
     done = ssm("eval", "r")
     assert seen["overrides"] is None
     assert "mse" in done.out
     assert "7 rows" in done.err
+    assert "note: the result is not kept" in done.err
 
 
 def test_compare_prints_the_table_or_the_rows(ssm, stand_in):

@@ -123,9 +123,9 @@ def measured(run: RunFolder, settings: Mapping[str, Any]) -> dict[str, float] | 
             report = read_json(file)
         except UserError:
             continue
-        if (report["step"], report["split"]) == (step, "test") and _changes(
-            own, report["overrides"]
-        ) == wanted:
+        if (report["step"], report["split"]) != (step, "test") or report.get("other_data"):
+            continue
+        if _changes(own, report["overrides"]) == wanted:
             # A value that is not finite is null in JSON, and still a measured one.
             return {name: math.nan if value is None else value for name, value in report["metrics"].items()}
     return None
