@@ -18,8 +18,8 @@ from ssm_train.setup import Bound
 def made_of(model: nn.Module, task: Task, plan: BatchPlan) -> dict[str, Any]:
     """Return what ``env.json`` says under ``made``: ``{task, model, shapes, parameters, steps_per_epoch}``.
 
-    ``task`` and ``model`` are the full names of their classes; ``shapes`` is a hash of the parameters' names and shapes;
-    ``parameters`` counts their scalars, those of tied weights once.
+    ``task`` and ``model`` are the full names of their classes, ``shapes`` is a hash of the parameters' names and
+    shapes, ``parameters`` counts their scalars, those of tied weights once.
 
     Args:
         model: The model; one's own module with the task beside it is told by the module.
