@@ -14,6 +14,7 @@ from torch import nn
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Task
 from ssm_core.run.config import RunConfig, layered
+from ssm_core.run.data import data_of
 from ssm_core.run.folder import RunFolder, write_json
 from ssm_core.run.load import account, start_from
 from ssm_train import setup
@@ -78,7 +79,7 @@ def fit(
         plan = setup.plan_batches(config, task, accelerator)
         run = setup.new_folder(out, config, accelerator, source, made_of(bound, task, plan))
         if accelerator.is_main_process:
-            run.write_data(setup.data_of(task))
+            run.write_data(data_of(task))
         trainer = Trainer(config, task, bound, accelerator, run, display, plan)
         return _run(trainer, config, task, run, display)
 
