@@ -111,16 +111,19 @@ def test_eval_hands_on_split_and_settings(ssm, stand_in):
             "overrides": overrides or {},
             "metrics": {"mse": 0.5},
             "n": 7,
+            "notes": ["the result is not kept"],
         }
 
     stand_in(ssm_eval, "evaluate_run", evaluate_run)
     done = ssm("eval", "r", "--split", "validation", "--set", "task.sample_rate=0.3", "--json")
     assert done.json()["metrics"] == {"mse": 0.5}
+    assert "note: the result is not kept" in done.err
     assert seen == {"run": "r", "split": "validation", "overrides": {"task": {"sample_rate": 0.3}}}
     done = ssm("eval", "r")
     assert seen["overrides"] is None
     assert "mse" in done.out
     assert "7 rows" in done.err
+    assert "note: the result is not kept" in done.err
 
 
 def test_compare_prints_the_table_or_the_rows(ssm, stand_in):
@@ -136,7 +139,9 @@ def test_compare_prints_the_table_or_the_rows(ssm, stand_in):
     assert "0.1235" in done.out
     assert "runs" not in done.out
     assert "note: b has no result" in done.err
-    assert ssm("compare", "a", "b", "--json").json() == [{"label": "s5", "mean": 0.123456, "runs": ["a"]}]
+    done = ssm("compare", "a", "b", "--json")
+    assert done.json() == [{"label": "s5", "mean": 0.123456, "runs": ["a"]}]
+    assert "note: b has no result" in done.err
 
 
 def test_eval_of_what_is_no_run(ssm, tmp_path):

@@ -34,6 +34,33 @@ def test_hints_are_gathered_by_full_name() -> None:
     assert plain == {"slow.scale", "linear.bias", "norm.weight", "norm.bias"}
 
 
+TORCH_NORMS = (
+    nn.BatchNorm1d(4),
+    nn.BatchNorm2d(4),
+    nn.BatchNorm3d(4),
+    nn.SyncBatchNorm(4),
+    nn.InstanceNorm1d(4, affine=True),
+    nn.InstanceNorm2d(4, affine=True),
+    nn.InstanceNorm3d(4, affine=True),
+    nn.GroupNorm(2, 4),
+)
+
+
+@pytest.mark.parametrize("norm", TORCH_NORMS, ids=lambda norm: type(norm).__name__)
+def test_norms_of_torch_get_no_decay(norm: nn.Module) -> None:
+    assert gather_hints(norm) == {"weight": Hint(weight_decay=0.0), "bias": Hint(weight_decay=0.0)}
+
+
+@pytest.mark.parametrize(
+    "module", [nn.GRU(2, 3, bidirectional=True), nn.MultiheadAttention(4, 2, add_bias_kv=True)]
+)
+def test_biases_of_torch_get_no_decay_whatever_they_are_called(module: nn.Module) -> None:
+    hints = gather_hints(module)
+    spared = {name for name, hint in hints.items() if hint.weight_decay == 0}
+    assert spared == {name for name in hints if "bias" in name}
+    assert len(spared) == 4
+
+
 def test_hints_survive_a_copy_and_another_device() -> None:
     built = model()
     assert gather_hints(copy.deepcopy(built)) == gather_hints(built)

@@ -176,7 +176,9 @@ def test_devices():
 def test_a_run_is_evaluated_from_its_folder(make_run):
     folder = make_run()
     found = evaluate_run(folder.path)
-    assert list(found) == ["run", "step", "split", "overrides", "metrics", "n"]
+    keys = ["run", "step", "split", "overrides", "data", "metrics", "n", "other_data", "notes"]
+    assert list(found) == keys
+    assert (found["data"], found["other_data"], found["notes"]) == (None, [], [])
     assert (found["run"], found["step"], found["split"]) == (str(folder.path), 8, "test")
     assert (found["overrides"], found["n"]) == ({}, 9)
     assert json.loads((folder.path / "eval" / "test@8.json").read_text()) == found

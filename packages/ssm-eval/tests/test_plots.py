@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import BandPlot
+from ssm_core.run.folder import write_json
 from ssm_eval.plots import learning_curve, predictions
 from ssm_eval.plots.curve import History
 
@@ -48,6 +50,17 @@ def test_history_says_what_happened(make_run):
     epochs, means = history.epoch_means()
     assert epochs == pytest.approx([2.5 / 4, 6.5 / 4, 10.5 / 4])
     assert means[0] == pytest.approx(5 * (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+
+
+def test_steps_of_an_epoch_are_those_noted_or_where_the_second_begins(make_run):
+    run = make_run()
+    early = {"step": 2, "epoch": 0, "split": "validation", "name": "mse", "value": 0.8, "wall": 1.0}
+    lines = run.metrics_file.read_text()
+    run.metrics_file.write_text(json.dumps(early) + "\n" + lines)
+    history = History.read(run)
+    assert (history.steps_per_epoch, history.at_best("validation")) == (4, (2.0, 0.2))
+    write_json(run.path / "env.json", {"made": {"steps_per_epoch": 8}})
+    assert History.read(run).at_best("validation") == (1.0, 0.2)
 
 
 def test_learning_curve_without_validation_has_one_panel(make_run):

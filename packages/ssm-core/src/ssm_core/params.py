@@ -15,7 +15,14 @@ from torch import nn
 from ssm_core.norms import KINDS
 from ssm_core.protocols import Hint
 
-_NORMS = tuple(KINDS.values())
+_NORMS = (
+    *KINDS.values(),
+    nn.GroupNorm,
+    nn.SyncBatchNorm,
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+"""Ours, and torch's, which one's own module may hold."""
 
 
 def gather_hints(model: nn.Module) -> dict[str, Hint]:
@@ -36,7 +43,8 @@ def gather_hints(model: nn.Module) -> dict[str, Hint]:
                     f"{type(module).__name__}.param_hints names '{name}', which is not its parameter"
                 )
         for name, parameter in own.items():
-            plain = isinstance(module, _NORMS) or name.endswith("bias") or parameter.ndim == 0
+            # torch says bias anywhere in a name: bias_ih_l0 of a GRU, bias_k of attention.
+            plain = isinstance(module, _NORMS) or "bias" in name or parameter.ndim == 0
             default = Hint(weight_decay=0.0) if plain else Hint()
             hints.setdefault(f"{path}.{name}" if path else name, given.get(name, default))
     return hints

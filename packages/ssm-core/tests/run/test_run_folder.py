@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -96,9 +97,37 @@ def test_metrics_survive_a_line_torn_inside_a_character(folder: RunFolder) -> No
     assert [r["step"] for r in folder.metrics()] == [1]
 
 
-def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"value": float("inf")})
-    assert read_json(tmp_path / "a.json") == {"value": float("inf")}
+def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
+    inf, nan = float("inf"), float("nan")
+    write_json(tmp_path / "a.json", {"value": inf, "more": [1.5, nan, (-inf,)], "deep": {"x": nan}})
+    assert read_json(tmp_path / "a.json") == {"value": None, "more": [1.5, None, [None]], "deep": {"x": None}}
+
+
+def test_a_null_among_the_metrics_is_not_a_number(folder: RunFolder) -> None:
+    folder.metrics_file.write_text(json.dumps({**row(1, 0.0), "value": None}) + "\n")
+    (found,) = folder.metrics()
+    assert math.isnan(found["value"])
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"a"'])
+def test_a_file_without_a_mapping_is_told(folder: RunFolder, text: str) -> None:
+    (folder.path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json is damaged: it holds \w+ where a mapping belongs"):
+        folder.config()
+
+
+@pytest.mark.parametrize(("text", "lacks"), [("{}", "no step and no path"), ('{"step": 1}', "no path")])
+def test_a_pointer_to_nothing_is_told(folder: RunFolder, text: str, lacks: str) -> None:
+    (folder.path / "best.json").write_text(text)
+    with pytest.raises(UserError, match=rf"best\.json is damaged: it has {lacks}"):
+        folder.checkpoint()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"state": '])
+def test_a_damaged_status_counts_as_none(folder: RunFolder, text: str) -> None:
+    (folder.path / "status.json").write_text(text)
+    (folder.path / "env.json").write_text(text)
+    assert (folder.status(), folder.env()) == ({}, {})
 
 
 def test_damaged_and_missing_files_are_told(tmp_path: Path) -> None:
@@ -122,10 +151,22 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot write .*status\.json: No space left"):
+    with pytest.raises(UserError, match=r"cannot write .*status\.json: No space left.*\n  free some space$"):
         write_json(file, {"step": 2})
     assert read_json(file) == {"step": 1}
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_folder_that_cannot_be_written_is_not_said_to_be_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def shut(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", shut)
+    with pytest.raises(UserError, match=r"cannot write .*\n  make its folder writable$"):
+        write_json(tmp_path / "a.json", {})
 
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssm_core.plugin.errors import UserError
-from ssm_core.run.folder import RunFolder, read_json
+from ssm_core.run.folder import RunFolder
 
 
 def pointer(run: RunFolder, which: str = "best") -> dict[str, Any]:
@@ -19,15 +19,23 @@ def pointer(run: RunFolder, which: str = "best") -> dict[str, Any]:
         which: ``best`` (the latest, if the run had no validation) or ``latest``.
 
     Raises:
-        UserError: If the run has no checkpoint.
+        UserError: If the run has no checkpoint, or what points at it is damaged.
     """
-    path = run.checkpoint(which)
-    for name in ("best", "latest"):
-        file = run.path / f"{name}.json"
-        found = read_json(file) if file.is_file() else {}
-        if found and run.path / found["path"] == path:
-            return found
-    raise UserError(f"{run.path} has moved its checkpoints meanwhile", "try again")
+    return {"metric": "", "value": None, **run.pointer(which)}
+
+
+def count_parameters(run: RunFolder) -> int | None:
+    """Return the number of scalars in a run's parameters, None before its first checkpoint.
+
+    Runs that have not noted it themselves tell what their checkpoint holds: buffers too, and tied weights twice.
+    """
+    made = run.env().get("made", {})
+    if "parameters" in made:
+        return int(made["parameters"])
+    try:
+        return count_scalars(run.checkpoint() / "model.safetensors")
+    except UserError:  # none yet, or damaged: neither is a reason to tell nothing else of the run
+        return None
 
 
 def count_scalars(file: Path) -> int:

@@ -76,8 +76,10 @@ def compare_runs(runs: Sequence[Path | str | RunFolder]) -> Comparison:
     for result in results:
         groups.setdefault(json.dumps(_settings(result), sort_keys=True), []).append(result)
     notes: list[str] = []
-    kept = [_one_a_seed(group, notes) for group in groups.values()]
-    rows = [_row(group, label, metric) for group, label in zip(kept, _labels(kept), strict=True)]
+    parts = [part for group in groups.values() for part in _told_apart(group)]
+    kept = [_one_a_seed(group, notes) for group, _ in parts]
+    labels = [f"{label}{mark}" for label, (_, mark) in zip(_labels(kept), parts, strict=True)]
+    rows = [_row(group, label, metric) for group, label in zip(kept, labels, strict=True)]
     columns = tuple(key for key in COLUMNS if any(row[key] is not None for row in rows))
     title = f"test {metric or 'result'} on {task.rpartition('/')[2]}: mean, std and {LEVEL:.0%} interval over seeds"
     return Comparison(title, columns, rows, tuple(notes))
@@ -114,6 +116,28 @@ def _settings(result: Result) -> dict[str, Any]:
     tree["plugins"] = dict(result.versions)
     tree["train"] = {key: value for key, value in tree["train"].items() if key not in HOUSEKEEPING}
     return {key: value for key, value in tree.items() if key not in ("seed", "recipe", "schema")}
+
+
+def _told_apart(group: Iterable[Result]) -> list[tuple[list[Result], str]]:
+    """Part runs of the same settings by what settings do not tell: one's own classes, the data; with what to call each.
+
+    A run that has not noted something goes with the others, unless these differ in it.
+    """
+    group = list(group)
+    known: dict[str, set[str]] = {}
+    for result in group:
+        for key, value in result.identity.items():
+            known.setdefault(key, set()).add(value)
+    differing = [key for key, values in known.items() if len(values) > 1]
+    parts: dict[str, list[Result]] = {}
+    for result in group:
+        marks = [f" {key}={_short(key, result.identity.get(key, 'unknown'))}" for key in differing]
+        parts.setdefault("".join(marks), []).append(result)
+    return [(part, mark) for mark, part in parts.items()]
+
+
+def _short(key: str, value: str) -> str:
+    return value if key in ("task", "model") else value[:8]
 
 
 def _one_a_seed(group: list[Result], notes: list[str]) -> list[Result]:
@@ -171,7 +195,8 @@ def _labels(groups: Sequence[Sequence[Result]]) -> list[str]:
         for key, value in own.items():
             of_plugin = key.startswith(("backbone.", "addons.", "plugins."))
             others = peers if of_plugin else flat
-            if any(other.get(key, value) != value for other in others):
+            # Of what is not set, the others' labels say all that there is.
+            if value is not None and any(other.get(key, value) != value for other in others):
                 parts.append(f"{key}={value}")
         labels.append(" ".join(parts))
     return labels

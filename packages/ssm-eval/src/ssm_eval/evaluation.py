@@ -15,9 +15,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssm_core.evaluating import evaluating
+from ssm_core.model import SequenceModel
 from ssm_core.plugin.config import plain
 from ssm_core.plugin.errors import UserError, did_you_mean
 from ssm_core.protocols import Batch, Output, Progress, Split, Task
+from ssm_core.run.config import RunConfig
+from ssm_core.run.data import changed, data_of
 from ssm_core.run.folder import RunFolder, write_json
 from ssm_core.run.load import load
 from ssm_eval.checkpoint import pointer
@@ -118,8 +121,11 @@ def evaluate_run(
         progress: Called as ``progress(what, done, total)``.
 
     Returns:
-        ``{run, step, split, overrides, metrics, n}``, also written to ``eval/<split>@<step>[-<hash>].json`` in the
-        run folder, the hash being that of the overrides.
+        ``{run, step, split, overrides, data, metrics, n, other_data, notes}``, also written to
+        ``eval/<split>@<step>[-<hash>].json`` in the run folder, the hash being that of the overrides and of data that
+        is not what the run began with. ``data`` is the split's provenance and fingerprint, None if it has none;
+        ``other_data`` names the splits that are not what the run began with; ``notes`` are what the reader should
+        know: other data, a result that could not be kept.
 
     Raises:
         UserError: If the folder is no run, has no checkpoint, or settings, split or device do not exist.
@@ -127,7 +133,7 @@ def evaluate_run(
     folder = RunFolder.open(run)
     changes: dict[str, Any] = plain(overrides or {})
     where = find_device(device)
-    model, config = load(folder.path, which=which, overrides=changes)
+    model, config, step = _loaded(folder, which, changes)
     model.task.prepare(progress)
     _find(model.task, split, f"task {config.task.name}" if config.task else "")
     result = evaluate(
@@ -139,19 +145,60 @@ def evaluate_run(
         precision=config.train.precision,
         progress=progress,
     )
-    step = pointer(folder, which)["step"]
+    told, held = data_of(model.task), folder.data()
+    # Settings of the task may ask for other data: then it is no surprise.
+    other = {} if "task" in changes else changed(held, told)
     report = {
         "run": str(folder.path),
         "step": step,
         "split": split,
         "overrides": changes,
+        "data": told[split],
         "metrics": result.metrics,
         "n": result.n,
+        "other_data": list(other),
+        "notes": [_other_data(name, held, told) for name in other],
     }
-    file = folder.path / "eval" / f"{split}@{step}{_suffix(changes)}.json"
-    file.parent.mkdir(exist_ok=True)
-    write_json(file, report)
+    _keep(folder, f"{split}@{step}{_suffix(changes, other)}.json", report)
     return report
+
+
+def _loaded(
+    folder: RunFolder, which: str, changes: Mapping[str, Any]
+) -> tuple[SequenceModel, RunConfig, int]:
+    """Return model, configuration and step of one and the same checkpoint, also while the run goes on.
+
+    Raises:
+        UserError: As :func:`ssm_core.run.load.load`.
+    """
+    while True:
+        chosen = pointer(folder, which)
+        try:
+            model, config = load(folder.path, which=which, overrides=changes)
+        except UserError:
+            # Training deletes a checkpoint when it has a better one.
+            if pointer(folder, which)["path"] == chosen["path"]:
+                raise
+            continue
+        if pointer(folder, which)["path"] == chosen["path"]:
+            return model, config, chosen["step"]
+
+
+def _other_data(split: str, held: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    then, here = held[split]["provenance"], now[split]["provenance"]
+    return f"the {split} split is not the data that the run began with; then: {then}; now: {here}"
+
+
+def _keep(folder: RunFolder, name: str, report: dict[str, Any]) -> None:
+    """Write a report into the run folder; where that cannot be done, the report itself says so."""
+    file = folder.path / "eval" / name
+    try:
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, report)
+    except OSError as error:
+        report["notes"].append(f"the result is not kept: cannot make {file.parent}: {error.strerror}")
+    except UserError as error:
+        report["notes"].append(f"the result is not kept: {error.what}")
 
 
 def find_device(name: str) -> torch.device:
@@ -235,7 +282,9 @@ def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def _suffix(overrides: Mapping[str, Any]) -> str:
-    if not overrides:
+def _suffix(overrides: Mapping[str, Any], other: Mapping[str, str]) -> str:
+    """Return what tells a result from the run's own: a hash of its settings, and of data that is other data."""
+    if not overrides and not other:
         return ""
-    return "-" + hashlib.sha256(json.dumps(overrides, sort_keys=True).encode()).hexdigest()[:6]
+    told = {**overrides, "": other} if other else overrides
+    return "-" + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:6]

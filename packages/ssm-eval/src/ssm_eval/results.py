@@ -13,7 +13,7 @@ from typing import Any
 from ssm_core.plugin.errors import UserError
 from ssm_core.run.config import RunConfig
 from ssm_core.run.folder import RunFolder, read_json
-from ssm_eval.checkpoint import count_scalars, pointer
+from ssm_eval.checkpoint import count_parameters, pointer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,11 @@ class Result:
         path: The run folder.
         config: The run's configuration.
         versions: Each plugin's version when the run was made.
+        identity: What else makes it another run, as far as it was noted: ``task`` and ``model`` (classes), ``shapes``
+            (a hash of the parameters'), and ``data.<split>`` (the split's fingerprint).
         metric: The metric that selected the best checkpoint; empty before the first checkpoint.
         value: That metric on the test split at the best checkpoint, None if it was not tested or is not finite.
-        parameters: Scalars in the checkpoint, None before the first one.
+        parameters: Scalars in the model's parameters, None if that is not known.
         seconds_per_epoch: Median time from one epoch's validation to the next's, None for a single one.
         epochs: Epochs begun.
         state: What the run's status says: running, finished, interrupted, failed; empty if nothing.
@@ -35,6 +37,7 @@ class Result:
     path: Path
     config: RunConfig
     versions: Mapping[str, str]
+    identity: Mapping[str, str]
     metric: str
     value: float | None
     parameters: int | None
@@ -54,19 +57,26 @@ def read_result(run: RunFolder | Path | str) -> Result:
     try:
         best = pointer(folder)
     except UserError:  # stopped before its first checkpoint: still a run
-        best = {"step": -1, "path": "", "metric": ""}
-    weights = folder.path / best["path"] / "model.safetensors"
+        best = {"step": -1, "metric": ""}
     return Result(
         path=folder.path,
         config=folder.config(),
         versions=folder.config_tree().get("plugins", {}),
+        identity=_identity(folder),
         metric=best["metric"],
         value=_test_value(folder, rows, best),
-        parameters=count_scalars(weights) if best["path"] else None,
+        parameters=count_parameters(folder),
         seconds_per_epoch=seconds_per_epoch(rows),
         epochs=1 + max((int(row["epoch"]) for row in rows), default=-1),
         state=str(folder.status().get("state", "")),
     )
+
+
+def _identity(run: RunFolder) -> dict[str, str]:
+    made = run.env().get("made", {})
+    own = {key: str(made[key]) for key in ("task", "model", "shapes") if key in made}
+    prints = {name: told.get("fingerprint") for name, told in run.data().items() if told}
+    return own | {f"data.{name}": value for name, value in prints.items() if value is not None}
 
 
 def _test_value(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +52,9 @@ class Recorder:
         self._row(step, epoch, *RESUMED, step)
 
     def _row(self, step: int, epoch: int, split: str, name: str, value: float) -> None:
-        row = {"step": step, "epoch": epoch, "split": split, "name": name, "value": value}
+        # JSON has no number that is not finite; readers take null for one.
+        told = value if math.isfinite(value) else None
+        row = {"step": step, "epoch": epoch, "split": split, "name": name, "value": told}
         self._metrics.write(json.dumps({**row, "wall": round(self.wall, 3)}) + "\n")
 
     def log(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ssm_core.plugin import registry
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Task
 from ssm_core.run.config import RunConfig
+from ssm_core.run.data import changed, data_of
 from ssm_core.run.folder import RunFolder, write_json
 from ssm_train import rng
 from ssm_train.batches import BatchPlan, plan_of
@@ -90,31 +92,17 @@ def plan_batches(config: RunConfig, task: Task, accelerator: Accelerator) -> Bat
     return plan_of(splits["train"], config.train, config.seed, processes, carries=task.needs.carry_state)
 
 
-def data_of(task: Task) -> dict[str, dict[str, str | None] | None]:
-    """Return the provenance and the fingerprint of each split; None for one that has no provenance."""
-    told: dict[str, dict[str, str | None] | None] = {}
-    for name, split in task.splits().items():
-        said = {key: getattr(split, key, None) for key in ("provenance", "fingerprint")}
-        plain = {key: None if value is None else str(value) for key, value in said.items()}
-        told[name] = plain if plain["provenance"] is not None else None
-    return told
-
-
 def check_data(run: RunFolder, task: Task) -> None:
     """Check that a run goes on with the data that it began with, as far as both can tell.
 
     Raises:
         UserError: If a split has another fingerprint than at the beginning.
     """
-    held = run.data()
-    for name, now in data_of(task).items():
-        before = held.get(name)
-        prints = [told["fingerprint"] if told else None for told in (before, now)]
-        if not (before and now) or None in prints or prints[0] == prints[1]:
-            continue
+    held, told = run.data(), data_of(task)
+    for name in changed(held, told):
+        then, now = ((each[name] or {}).get("provenance") for each in (held, told))
         raise UserError(
-            f"the {name} split is not the data that {run.path} began with\n    then: {before['provenance']}\n"
-            f"    now:  {now['provenance']}",
+            f"the {name} split is not the data that {run.path} began with\n    then: {then}\n    now:  {now}",
             "put that data back, or name it (SSM_DATA_ROOT, the folder you start in); "
             f"for a run on the new data, begin with --config {run.path}/config.json; "
             f"to go on with it all the same, delete {run.path}/data.json, and nothing is compared",
@@ -146,14 +134,18 @@ def build(
 
 
 def new_folder(
-    out: Path | str, config: RunConfig, accelerator: Accelerator, source: Path | None
+    out: Path | str,
+    config: RunConfig,
+    accelerator: Accelerator,
+    source: Path | None,
+    made: Mapping[str, Any],
 ) -> RunFolder:
-    """Make the run folder, known to every process."""
+    """Make the run folder, known to every process; ``made`` is what :func:`ssm_train.made.made_of` says."""
     path: list[Any] = [None]
     if accelerator.is_main_process:
         run = RunFolder.create(out, config)
         began = {"init_from": str(source)} if source is not None else {}
-        write_json(run.path / "env.json", {**environment(accelerator.device), **began})
+        write_json(run.path / "env.json", {**environment(accelerator.device), **began, "made": made})
         path = [str(run.path)]
     if accelerator.num_processes > 1:
         broadcast_object_list(path)

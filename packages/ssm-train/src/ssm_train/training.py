@@ -14,6 +14,7 @@ from torch import nn
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Task
 from ssm_core.run.config import RunConfig, layered
+from ssm_core.run.data import data_of
 from ssm_core.run.folder import RunFolder, write_json
 from ssm_core.run.load import account, start_from
 from ssm_train import setup
@@ -24,6 +25,7 @@ from ssm_train.errors import RunInterrupted, TrainingFailed, cut_short
 from ssm_train.finish import finish
 from ssm_train.interrupt import listening
 from ssm_train.loop import Trainer
+from ssm_train.made import made_of
 
 CHANGEABLE = {
     "epochs",
@@ -75,9 +77,9 @@ def fit(
             new = start_from(bound, source / "model.safetensors")
             display.say(f"weights of {source}" + (f"; {account(bound, new)}" if new else ""))
         plan = setup.plan_batches(config, task, accelerator)
-        run = setup.new_folder(out, config, accelerator, source)
+        run = setup.new_folder(out, config, accelerator, source, made_of(bound, task, plan))
         if accelerator.is_main_process:
-            run.write_data(setup.data_of(task))
+            run.write_data(data_of(task))
         trainer = Trainer(config, task, bound, accelerator, run, display, plan)
         return _run(trainer, config, task, run, display)
 

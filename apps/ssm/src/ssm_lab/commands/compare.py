@@ -26,7 +26,7 @@ def compare(
         comparison = compare_runs(runs)
     if as_json:
         console.emit_json(comparison.rows)
-        return
-    console.emit_table(comparison.rows, comparison.columns, comparison.title)
+    else:
+        console.emit_table(comparison.rows, comparison.columns, comparison.title)
     for note in comparison.notes:
         console.say(f"note: {note}")

@@ -35,6 +35,8 @@ def evaluate(
             report = evaluate_run(run, split=split, overrides=overrides, progress=display.progress)
     if as_json:
         console.emit_json(report)
-        return
-    console.say(f"{report['run']}: step {report['step']}, {report['split']} split, {report['n']} rows")
-    console.emit_table([{"metric": name, "value": value} for name, value in report["metrics"].items()])
+    else:
+        console.say(f"{report['run']}: step {report['step']}, {report['split']} split, {report['n']} rows")
+        console.emit_table([{"metric": name, "value": value} for name, value in report["metrics"].items()])
+    for note in report["notes"]:
+        console.say(f"note: {note}")

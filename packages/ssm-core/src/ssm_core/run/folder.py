@@ -6,7 +6,9 @@ or the new one, never half of one. ``metrics.jsonl`` is the exception: rows are 
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ssm_core.json_text import json_text
 from ssm_core.plugin.errors import UserError
 from ssm_core.run.config import RunConfig
 
@@ -84,6 +87,10 @@ class RunFolder:
         """Read the run's configuration as plain data."""
         return read_json(self.path / "config.json")
 
+    def env(self) -> dict[str, Any]:
+        """Read what the run was made with; empty if that is not there, or damaged: no number depends on it."""
+        return _read_or_empty(self.path / "env.json")
+
     def data(self) -> dict[str, Any]:
         """Read what the run's data was: split -> provenance and fingerprint, or None; empty in older runs."""
         file = self.path / "data.json"
@@ -94,28 +101,39 @@ class RunFolder:
         write_json(self.path / "data.json", splits)
 
     def status(self) -> dict[str, Any]:
-        """Read the run's status; empty before it began."""
-        file = self.path / "status.json"
-        return read_json(file) if file.is_file() else {}
+        """Read the run's status; empty before it began, and where the file is damaged: the next one replaces it."""
+        return _read_or_empty(self.path / "status.json")
 
     def write_status(self, state: str, **fields: Any) -> None:
         """Write ``status.json``: running, finished, interrupted or failed, with a heartbeat."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(self.path / "status.json", {"state": state, "heartbeat": now, **fields})
 
+    def pointer(self, which: str = "best") -> dict[str, Any]:
+        """Return what ``best.json`` (``latest.json``, if the run had no validation) or ``latest.json`` says.
+
+        Raises:
+            UserError: If the run has no checkpoint, or the file is damaged.
+        """
+        order = ("best", "latest") if which == "best" else ("latest",)
+        for name in order:
+            file = self.path / f"{name}.json"
+            if not file.is_file():
+                continue
+            found = read_json(file)
+            if lacking := [key for key in ("step", "path") if key not in found]:
+                raise UserError(f"{file} is damaged: it has no {' and no '.join(lacking)}")
+            return found
+        hint = "it ended before the first one was saved"
+        raise UserError(f"{self.path} has no checkpoint", hint)
+
     def checkpoint(self, which: str = "best") -> Path:
         """Return the folder of the ``best`` or ``latest`` checkpoint.
 
         Raises:
-            UserError: If the run has none.
+            UserError: As :meth:`pointer`.
         """
-        order = ("best", "latest") if which == "best" else ("latest",)
-        for name in order:
-            pointer = self.path / f"{name}.json"
-            if pointer.is_file():
-                return self.path / read_json(pointer)["path"]
-        hint = "it ended before the first one was saved"
-        raise UserError(f"{self.path} has no checkpoint", hint)
+        return self.path / self.pointer(which)["path"]
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of ``metrics.jsonl``, without those of a part of the run that a resume went back over."""
@@ -131,27 +149,38 @@ class RunFolder:
                     rows = {old: kept for old, kept in rows.items() if old[0] <= key[0]}
                     continue
                 rows.pop(key, None)
-                rows[key] = row
+                # JSON has no number that is not finite: null stands for each.
+                rows[key] = {**row, "value": math.nan} if row.get("value", 0) is None else row
         yield from sorted(rows.values(), key=lambda row: row["step"])
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file.
+    """Read a JSON file that holds a mapping.
 
     Raises:
-        UserError: If it is missing or not JSON.
+        UserError: If it is missing, not JSON, or holds something else.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it holds {type(found).__name__} where a mapping belongs")
+    return found
+
+
+def _read_or_empty(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except UserError:
+        return {}
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=True) + "\n").encode())
+    """Write a JSON file atomically; a number that is not finite is null there."""
+    write_bytes(path, (json_text(value) + "\n").encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -165,10 +194,17 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}", "free some space or choose another --out"
-        ) from None
+        raise UserError(f"cannot write {path}: {error.strerror}", _remedy(error)) from None
     sync_folder(path.parent)
+
+
+def _remedy(error: OSError) -> str:
+    """Return what to do about a file that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "make its folder writable"
+    return ""
 
 
 def sync_folder(path: Path) -> None:

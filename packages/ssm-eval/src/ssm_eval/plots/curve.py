@@ -51,12 +51,15 @@ class History:
         """Read a run folder."""
         rows = [row for row in run.metrics() if math.isfinite(row["value"])]
         pointers = [read_json(f) for name in ("best", "latest") if (f := run.path / f"{name}.json").is_file()]
-        metric = pointers[0]["metric"] if pointers else "loss"
-        best = pointers[0]["step"] if (run.path / "best.json").is_file() else None
+        metric = pointers[0].get("metric", "loss") if pointers else "loss"
+        best = pointers[0].get("step") if (run.path / "best.json").is_file() else None
         config = run.config()
         task = config.task.short if config.task else "own task"
         title = f"{config.label()} on {task}, seed {config.seed}"
-        return cls(rows, _steps_per_epoch(rows), metric, best, title, nearest_published(config, metric))
+        noted = run.env().get("made", {}).get("steps_per_epoch")
+        return cls(
+            rows, noted or _steps_per_epoch(rows), metric, best, title, nearest_published(config, metric)
+        )
 
     def series(self, split: str, name: str) -> Points:
         """Return one recorded value over epochs."""
@@ -80,13 +83,13 @@ class History:
 
 
 def _steps_per_epoch(rows: Iterable[Mapping[str, Any]]) -> float:
-    """Return the steps of an epoch, seen from where the first validation or the second epoch stands."""
-    for row in rows:
-        if row["split"] == "validation":
-            return row["step"] / (row["epoch"] + 1)
-        if row["split"] == "train" and row["epoch"] == 1:
-            return row["step"] - 1
-    return max((row["step"] for row in rows), default=1)
+    """Return the steps of an epoch of a run that has not noted it: the second begins after so many.
+
+    The first validation may stand inside an epoch: it tells nothing.
+    """
+    rows = [row for row in rows if row["split"] == "train"]
+    later = (row["step"] - 1 for row in rows if row["epoch"] == 1)
+    return next(later, max((row["step"] for row in rows), default=1))
 
 
 def learning_curve(run: RunFolder | Path | str) -> Path:

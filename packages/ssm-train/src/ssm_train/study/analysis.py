@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ssm_core.plugin.config import plain
 from ssm_core.plugin.errors import UserError
 from ssm_core.run.folder import RunFolder
-from ssm_eval.checkpoint import count_scalars, pointer
+from ssm_eval.checkpoint import count_parameters, pointer
 from ssm_eval.stats import holm, summarise
 from ssm_train.study.comparisons import LEVEL, Row, compared, planned
 from ssm_train.study.folder import StudyFolder, measured
@@ -93,7 +92,9 @@ class _Reader:
             self._note(cell, seed, run, lacking)
         return {
             "levels": dict(cell.levels),
-            "parameters": next((n for run in runs.values() if (n := _parameters(run)) is not None), None),
+            "parameters": next(
+                (n for run in runs.values() if (n := count_parameters(run)) is not None), None
+            ),
             "runs": {str(seed): str(run.path.relative_to(self.folder.path)) for seed, run in runs.items()},
             "tests": {name: _over_seeds(by_seed, self.seeds) for name, by_seed in values.items()},
         }
@@ -152,29 +153,15 @@ def _comparisons(plan: Plan, cells: list[Row], metric: str) -> list[Row]:
 
 
 def _finished(run: RunFolder) -> bool:
-    return _status(run).get("state") == "finished"
-
-
-def _status(run: RunFolder) -> dict[str, Any]:
-    try:
-        return run.status()
-    except UserError:
-        return {}
+    return run.status().get("state") == "finished"
 
 
 def _state(run: RunFolder | None) -> str:
     if run is None:
         return "not begun"
-    status = _status(run)
+    status = run.status()
     reason = str(status.get("reason", "")).splitlines()
     state = status.get("state", "begun")
     if reason and reason[0].startswith(state):  # interrupted by what
         return reason[0]
     return f"{state}{': ' + reason[0] if reason else ''}"
-
-
-def _parameters(run: RunFolder) -> int | None:
-    try:
-        return count_scalars(run.checkpoint() / "model.safetensors")
-    except UserError:
-        return None

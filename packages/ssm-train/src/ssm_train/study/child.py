@@ -69,9 +69,13 @@ def _train(wanted: dict[str, Any]) -> tuple[Path, bool]:
 
 
 def _measure(run: Path, conditions: list[dict[str, Any]], device: str) -> None:
+    from ssm_core.plugin.errors import UserError
     from ssm_core.run.folder import RunFolder
     from ssm_eval.evaluation import evaluate_run
 
     for settings in conditions:
-        if measured(RunFolder(run), settings) is None:
-            evaluate_run(run, overrides=settings or None, device=device)
+        if measured(RunFolder(run), settings) is not None:
+            continue
+        # Notes are of other data, or of a result that is not kept: either way the study has none.
+        if notes := evaluate_run(run, overrides=settings or None, device=device)["notes"]:
+            raise UserError(f"{run} cannot be measured: {'; '.join(notes)}")

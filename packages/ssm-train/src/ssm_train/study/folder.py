@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,7 @@ def lock_of(folder: Path) -> FileLock:
 
 def rank(run: RunFolder) -> int:
     """Return 2 for a finished run, 1 for one that can go on, 0 for one without a checkpoint."""
-    try:
-        state = run.status().get("state")
-    except UserError:
-        state = None
-    return 2 if state == "finished" else int((run.path / "latest.json").is_file())
+    return 2 if run.status().get("state") == "finished" else int((run.path / "latest.json").is_file())
 
 
 def measured(run: RunFolder, settings: Mapping[str, Any]) -> dict[str, float] | None:
@@ -126,10 +123,11 @@ def measured(run: RunFolder, settings: Mapping[str, Any]) -> dict[str, float] | 
             report = read_json(file)
         except UserError:
             continue
-        if (report["step"], report["split"]) == (step, "test") and _changes(
-            own, report["overrides"]
-        ) == wanted:
-            return report["metrics"]
+        if (report["step"], report["split"]) != (step, "test") or report.get("other_data"):
+            continue
+        if _changes(own, report["overrides"]) == wanted:
+            # A value that is not finite is null in JSON, and still a measured one.
+            return {name: math.nan if value is None else value for name, value in report["metrics"].items()}
     return None
 
 
