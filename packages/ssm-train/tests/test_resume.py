@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,10 +46,12 @@ def test_a_run_that_another_process_trains_is_not_taken_up(tmp_path):
     run = fit(settings(epochs=1), Toy(), module(), out=tmp_path, quiet=True)
     command = [sys.executable, "-c", HOLDS, str(run)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=r"(?s)is being trained by another process.*--resume"):
-            resume(run, {"epochs": 2}, task=Toy(), model=module(), quiet=True)
-        other.send_signal(signal.SIGKILL)
+        try:
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(UserError, match=r"(?s)is being trained by another process.*--resume"):
+                resume(run, {"epochs": 2}, task=Toy(), model=module(), quiet=True)
+        finally:
+            other.kill()
     assert (run / "lock").is_file()
     resume(run, {"epochs": 2}, task=Toy(), model=module(), quiet=True)
     assert RunFolder(run).status()["step"] == 20

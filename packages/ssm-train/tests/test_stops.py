@@ -96,6 +96,7 @@ def test_a_child_whose_parent_is_gone_is_stopped(tmp_path):
             parent.kill()
             assert until(lambda: not alive(pid), 30)
         finally:
+            parent.kill()
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
     assert (tmp_path / "child" / "answer.json").read_text() == "SIGHUP"

@@ -96,7 +96,7 @@ def resume(
 
     Args:
         run: The run folder.
-        changes: Settings of ``train`` to change: length, device, tracker, intervals.
+        changes: Settings of ``train`` to change, of those in :data:`CHANGEABLE`.
         task: One's own task, if the run was made with one.
         model: One's own module, likewise.
         quiet: Print nothing.
