@@ -22,8 +22,9 @@ def installed(tmp_path, monkeypatch):
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[ssm.tasks]\ntoy = toy_task:SPEC\n")
+    held = filter(None, [os.environ.get("PYTHONPATH")])
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), HERE]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), HERE, *held]))
     registry.found.cache_clear()
     yield
     monkeypatch.undo()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,55 @@ def test_full_disk_loses_nothing(run, monkeypatch):
         write(run, 2)
     assert load_latest(run)[0].step == 1
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-00000001"]
+
+
+def test_a_full_disk_at_the_first_checkpoint_promises_no_resume(run, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(UserError, match=r"(?s)step 2.*none was saved before it.*--config") as told:
+        write(run, 2)
+    assert "--resume" not in str(told.value)
+
+
+def test_the_best_of_every_checkpoint_that_is_kept_is_kept(run):
+    for step in (1, 2, 3):
+        write(run, step, best=1)
+    write(run, 4, best=4)
+    names = [path.name for path in sorted(run.checkpoints.iterdir())]
+    assert names == ["step-00000001", "step-00000003", "step-00000004"]
+    write(run, 5, best=4)
+    assert [path.name[-1] for path in sorted(run.checkpoints.iterdir())] == ["4", "5"]
+
+
+def test_whose_checkpoints_were_deleted_is_told_so(run):
+    with pytest.raises(UserError, match="ended before the first one was saved"):
+        load_latest(run)
+    shutil.rmtree(write(run, 1))
+    with pytest.raises(UserError, match=r"no longer in .*checkpoints: put one back"):
+        load_latest(run)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_checkpoint_may_be_read_by_whom_the_umask_lets(run, mask):
+    before = os.umask(mask)
+    try:
+        files = list(write(run, 1).iterdir())
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~mask}
+
+
+def test_a_file_that_cannot_be_read_is_named(run, monkeypatch):
+    write(run, 1)
+
+    def refused(file):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoints, "_sha256", refused)
+    with pytest.raises(UserError, match=r"cannot read .*model\.safetensors: Permission denied"):
+        load(run.checkpoint("latest"))
 
 
 WRITER = """

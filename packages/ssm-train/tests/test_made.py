@@ -13,7 +13,7 @@ from ssm_core.run.folder import RunFolder
 from ssm_eval.checkpoint import count_parameters
 from ssm_train import fit
 from ssm_train.batches import BatchPlan
-from ssm_train.made import made_of
+from ssm_train.made import changed_classes, made_of
 from ssm_train.setup import Bound
 
 PLAN = BatchPlan.of(40, TrainConfig(batch_size=8, epochs=2), 0)
@@ -59,3 +59,11 @@ def test_a_class_of_a_script_is_called_by_its_file(monkeypatch):
     monkeypatch.setattr(Tied, "__module__", "__main__")
     monkeypatch.setattr("sys.modules", {"__main__": type("main", (), {"__file__": "/there/mine.py"})})
     assert made_of(Tied(), Toy(), PLAN)["model"] == "mine.Tied"
+
+
+def test_another_class_is_told_and_what_was_not_noted_is_not():
+    now = {"task": "mine.Task", "model": "mine.Net"}
+    assert changed_classes({}, now) == []
+    assert changed_classes(now, now) == []
+    (told,) = changed_classes({**now, "model": "mine.Other"}, now)
+    assert told.startswith("the model is mine.Net now; the run was made with mine.Other")

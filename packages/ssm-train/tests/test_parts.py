@@ -10,12 +10,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
+from toy_runs import Toy, settings
 
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Hint
 from ssm_core.run.config import OptimConfig, RunConfig, TrainConfig
-from ssm_train import describe, rng
+from ssm_core.run.folder import RunFolder
+from ssm_train import describe, fit, resume, rng
 from ssm_train.batches import BatchPlan
 from ssm_train.optimizer import NamedAdamW, groups_table
 from ssm_train.schedule import lr_factor
@@ -84,6 +87,31 @@ def test_optimizer_state_of_another_model_is_refused():
     optimizer = NamedAdamW(Hinted(), OptimConfig())
     with pytest.raises(UserError, match="'b' does not fit"):
         optimizer.load({"exp_avg/b": torch.zeros(3)})
+
+
+class Turning(nn.Module):
+    """Multiplies by complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = nn.Parameter(torch.randn(3, 8, dtype=torch.complex64))
+        self.line = nn.Linear(8, 1)
+
+    def forward(self, x_bld):
+        return self.line((x_bld.to(torch.complex64) @ self.turn).abs())
+
+
+def test_complex_parameters_are_trained_clipped_and_gone_on_with(tmp_path):
+    runs = []
+    for first in (20, 13):
+        torch.manual_seed(7)
+        wanted = settings(steps=first, clip_norm=0.1)
+        wanted["optim"] |= {"schedule": "constant", "warmup_epochs": 0.0}
+        runs.append(fit(wanted, Toy(), Turning(), out=tmp_path, quiet=True))
+    resume(runs[1], {"steps": 20}, task=Toy(), model=Turning(), quiet=True)
+    whole, halves = (load_file(RunFolder(run).checkpoint("latest") / "model.safetensors") for run in runs)
+    assert whole["model.turn"].is_complex()
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
 def test_random_states_return():

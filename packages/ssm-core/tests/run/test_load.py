@@ -145,6 +145,13 @@ def test_add_ons_go_on_the_weights_of_a_run_without_them(tmp_path: Path) -> None
         assert torch.equal(found[name], held[name.replace(".inner", "")])
 
 
+def test_weights_that_are_there_and_cannot_be_read_are_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").mkdir()
+    for name, why in (("model.safetensors", "Is a directory"), ("other.safetensors", "No such file")):
+        with pytest.raises(UserError, match=rf"cannot read the weights .*{name}: {why}"):
+            load_weights(torch.nn.Linear(1, 1), tmp_path / name)
+
+
 def test_the_account_names_every_new_parameter() -> None:
     model = torch.nn.Sequential(
         torch.nn.Linear(3, 2), torch.nn.Linear(3, 2), torch.nn.Linear(2, 1, bias=False)

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Batch, Split, Task
+from ssm_train.interrupt import HANGUP
 
-STOPS = {signal.SIGINT, signal.SIGTERM}
+STOPS = {signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP])}
 """Signals that the training process answers, for its workers too: it saves, and then ends them."""
 
 HAS_MASK = hasattr(signal, "pthread_sigmask")
@@ -61,8 +62,8 @@ class Ahead:
     """Batches that other processes read ahead.
 
     The workers of :class:`torch.utils.data.DataLoader` are copies of this process on Linux (elsewhere as the platform
-    has it, and task and split have to be picklable there); each has one thread. Neither SIGINT nor SIGTERM ends them,
-    but :meth:`close` does, and so does the end of this process.
+    has it, and task and split have to be picklable there); each has one thread. Signals that end a run spare them;
+    :meth:`close` does, and so does the end of this process.
 
     Args:
         reader: Reads a batch.

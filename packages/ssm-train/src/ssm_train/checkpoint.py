@@ -50,7 +50,7 @@ def save(run: RunFolder, checkpoint: Checkpoint, *, keep: int) -> Path:
         keep: Number of latest checkpoints to keep beside the best.
 
     Raises:
-        UserError: If it cannot be written; the earlier checkpoints stand.
+        UserError: If it cannot be written; the earlier checkpoints, if there are any, stand.
     """
     final = _folder(run, checkpoint.step)
     temporary = run.checkpoints / f"{_HIDDEN}{final.name}"
@@ -63,7 +63,10 @@ def save(run: RunFolder, checkpoint: Checkpoint, *, keep: int) -> Path:
                 key: t.detach().cpu().clone().contiguous() for key, t in getattr(checkpoint, name).items()
             }
             save_file(tensors, temporary / f"{name}.safetensors")
-        (temporary / "state.json").write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}))
+        state = temporary / "state.json"
+        state.write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}))
+        for file in temporary.glob("*.safetensors"):
+            shutil.copymode(state, file)  # safetensors lets nobody else read, whatever the umask says
         hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
         (temporary / "manifest.json").write_text(
             json.dumps({"step": checkpoint.step, "sha256": hashes}, indent=2)
@@ -71,9 +74,13 @@ def save(run: RunFolder, checkpoint: Checkpoint, *, keep: int) -> Path:
         commit_folder(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        hint = (
+            f"none was saved before it; free some space, then begin anew with --config {run.path}/config.json"
+        )
+        if (run.path / "latest.json").is_file():
+            hint = f"the earlier checkpoints stand; free some space, then --resume {run.path}"
         raise UserError(
-            f"cannot write the checkpoint of step {checkpoint.step} to {final}: {error}",
-            f"the earlier checkpoints stand; free some space, then --resume {run.path}",
+            f"cannot write the checkpoint of step {checkpoint.step} to {final}: {error}", hint
         ) from None
     write_pointers(run, checkpoint.state)
     _retain(run, keep, final)
@@ -87,13 +94,15 @@ def pointer(run: RunFolder, step: int, metric: str, value: float | None) -> dict
 
 
 def write_pointers(run: RunFolder, state: Mapping[str, Any]) -> None:
-    """Point ``latest.json`` and ``best.json`` where a checkpoint's state says.
+    """Point ``latest.json`` and ``best.json`` where a checkpoint's state says; where it says nothing, there is no file.
 
     The state is the truth: after a kill between a checkpoint and its pointers, resuming writes them anew.
     """
     for name in ("latest", "best"):
         if state.get(name):
             write_json(run.path / f"{name}.json", state[name])
+        else:
+            (run.path / f"{name}.json").unlink(missing_ok=True)
 
 
 def _folder(run: RunFolder, step: int) -> Path:
@@ -106,17 +115,34 @@ def load(path: Path) -> Checkpoint:
     Raises:
         UserError: If a file is missing or damaged.
     """
-    manifest = read_json(path / "manifest.json")
-    for name, expected in manifest["sha256"].items():
-        file = path / name
-        if not file.is_file() or _sha256(file) != expected:
-            raise UserError(f"{file} is {'damaged' if file.is_file() else 'missing'}")
-    names = [
-        name.removesuffix(".safetensors") for name in manifest["sha256"] if name.endswith(".safetensors")
-    ]
-    tensors = {name: load_file(path / f"{name}.safetensors") for name in names}
+    files = check(path)
+    names = [name.removesuffix(".safetensors") for name in files if name.endswith(".safetensors")]
+    try:
+        tensors = {name: load_file(path / f"{name}.safetensors") for name in names}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
     state = read_json(path / "state.json")
     return Checkpoint(step=state["step"], state=state, **tensors)
+
+
+def check(path: Path) -> list[str]:
+    """Return the names of a checkpoint folder's files, every one of them intact.
+
+    Raises:
+        UserError: If a file is missing, damaged or cannot be read.
+    """
+    hashes = read_json(path / "manifest.json")["sha256"]
+    for name, expected in hashes.items():
+        file = path / name
+        try:
+            intact = _sha256(file) == expected
+        except FileNotFoundError:
+            raise UserError(f"{file} is missing") from None
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}") from None
+        if not intact:
+            raise UserError(f"{file} is damaged")
+    return list(hashes)
 
 
 def load_latest(run: RunFolder) -> tuple[Checkpoint, list[str]]:
@@ -132,15 +158,18 @@ def load_latest(run: RunFolder) -> tuple[Checkpoint, list[str]]:
         except UserError as error:
             notices.append(f"{error.what}; going back to the checkpoint before it")
     what = f"{run.path} has no intact checkpoint"
-    raise UserError(what, "\n  ".join(notices) or "it ended before the first one was saved: start it anew")
+    anew = f"begin anew with --config {run.path}/config.json"
+    if (run.path / "latest.json").is_file() and not notices:
+        raise UserError(what, f"those it had are no longer in {run.checkpoints}: put one back, or {anew}")
+    raise UserError(what, "\n  ".join(notices) or f"it ended before the first one was saved: {anew}")
 
 
 def _retain(run: RunFolder, keep: int, newest: Path) -> None:
-    best = run.path / "best.json"
-    kept = {run.path / read_json(best)["path"]} if best.is_file() else set()
     steps = sorted(run.checkpoints.glob("step-*"))
     # Steps beyond the newest are of a part of the run that was given up, because they were damaged.
-    kept |= set([path for path in steps if path <= newest][-keep:])
+    kept = set([path for path in steps if path <= newest][-keep:])
+    # What was best when an older one was written is best again if the newer ones are damaged.
+    kept |= {best for path in list(kept) if (best := _best(run, path)) is not None}
     for path in steps:
         if path not in kept:
             # Renamed first: a kill in the middle of deleting leaves no half checkpoint under a real name.
@@ -148,6 +177,15 @@ def _retain(run: RunFolder, keep: int, newest: Path) -> None:
             path.rename(hidden)
     for leftover in run.checkpoints.glob(f"{_HIDDEN}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _best(run: RunFolder, path: Path) -> Path | None:
+    """Return the folder of the best checkpoint at the time that one was written."""
+    try:
+        best = read_json(path / "state.json").get("best")
+    except UserError:
+        return None  # it is damaged, and nothing goes back to it
+    return run.path / best["path"] if best else None
 
 
 def _sha256(file: Path) -> str:

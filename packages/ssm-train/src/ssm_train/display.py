@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -45,11 +46,13 @@ class Display:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        with contextlib.suppress(OSError):
+            self._progress.stop()
 
     def say(self, *parts: object) -> None:
-        """Print above the bar."""
-        self.console.print(*parts)
+        """Print above the bar, if there still is a terminal: one that has gone ends no run."""
+        with contextlib.suppress(OSError):
+            self.console.print(*parts)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show long work before training; the form that tasks call."""

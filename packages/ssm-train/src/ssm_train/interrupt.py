@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a flag that the loop reads between steps; a second one stops at once."""
+"""SIGINT, SIGTERM and SIGHUP as a flag that the loop reads between steps; a second one stops at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+HANGUP = getattr(signal, "SIGHUP", None)
+"""What the processes of a terminal get when it closes; not on Windows."""
 
 
 class Interrupt:
@@ -21,23 +24,32 @@ class Interrupt:
 
 @contextmanager
 def listening() -> Iterator[Interrupt]:
-    """Turn the first SIGINT or SIGTERM into a flag while the block runs.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a flag while the block runs.
 
-    Outside the main thread (a notebook's worker) signals cannot be caught, and the flag stays down.
+    A SIGHUP that is ignored, as under nohup, stays so. Outside the main thread (a notebook's worker)
+    signals cannot be caught, and the flag stays down.
     """
     flag = Interrupt()
 
     def handler(number: int, frame: FrameType | None) -> None:
-        if flag:
+        if not flag:
+            flag.name = signal.Signals(number).name
+        elif number != HANGUP:  # of those a closing terminal may send several
             raise KeyboardInterrupt
-        flag.name = signal.Signals(number).name
 
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in _heeded()}
     try:
         yield flag
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+def _heeded() -> list[int]:
+    """Return the signals that stop a run."""
+    if HANGUP is None or signal.getsignal(HANGUP) == signal.SIG_IGN:
+        return [signal.SIGINT, signal.SIGTERM]
+    return [signal.SIGINT, signal.SIGTERM, HANGUP]

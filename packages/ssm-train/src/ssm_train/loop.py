@@ -156,7 +156,9 @@ class Trainer:
     def _record_empty(self, recorder: Recorder | None) -> None:
         """Record how many of an epoch's steps had no target. If all of a whole or of the first one, it is an error."""
         done = (self.step - 1) % self.plan.steps_per_epoch + 1
-        epoch, empty, self.empty = self.plan.epoch(self.step - 1), self.empty, 0
+        epoch, empty = self.plan.epoch(self.step - 1), self.empty
+        if done == self.plan.steps_per_epoch:
+            self.empty = 0
         if empty == done and done in (self.step, self.plan.steps_per_epoch):
             self._end(errors.no_target(self.run.path, epoch + 1, done), recorder)
         if empty and recorder is not None:
@@ -185,8 +187,8 @@ class Trainer:
         epoch = self.plan.epoch(self.step - 1)
         if recorder is not None:
             recorder.metrics(self.step, epoch, "validation", {**result.metrics, **observed})
-            mark = "  (best so far)" if better else "  (a plateau: the rate falls)" if falls else ""
             loss = f"training loss {self.recent.get('loss', math.nan):.4g}"
+            mark = _mark(name, value, better=better, falls=falls)
             line = f"epoch {epoch + 1:3d}  {loss}  validation {figures(result.metrics)}{mark}"
             self.display.say(line)
             recorder.log(line)
@@ -210,7 +212,7 @@ class Trainer:
         """
         snapshot.put_back(self, checkpoint)
         if self.accelerator.is_main_process:
-            checkpoints.write_pointers(self.run, checkpoint.state)
+            checkpoints.write_pointers(self.run, {**checkpoint.state, "best": self.best})
 
     def _interrupted(self, interrupt: Interrupt) -> bool:
         if self.accelerator.num_processes == 1:
@@ -237,6 +239,14 @@ class Trainer:
             if recorder is not None:
                 recorder.log(str(ending))
         raise ending
+
+
+def _mark(name: str, value: float, *, better: bool, falls: bool) -> str:
+    """Return what an evaluation's line says of its meaning for the run."""
+    if math.isnan(value):
+        said = f"  (warning: {name} is not a number, and selects no checkpoint)"
+        return said + ("  (a plateau: the rate falls)" if falls else "")
+    return "  (best so far)" if better else "  (a plateau: the rate falls)" if falls else ""
 
 
 def _better(value: float, before: float | None, direction: str) -> bool:

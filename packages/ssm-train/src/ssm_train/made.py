@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ def made_of(model: nn.Module, task: Task, plan: BatchPlan) -> dict[str, Any]:
         "parameters": parameter_count(model),
         "steps_per_epoch": plan.steps_per_epoch,
     }
+
+
+def changed_classes(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a notice for task and model, if a run goes on with another class than it began with.
+
+    Args:
+        held: What the run's ``env.json`` says under ``made``; empty in older runs.
+        now: What :func:`made_of` says.
+    """
+    return [
+        f"the {what} is {now[what]} now; the run was made with {held[what]}, so it may go on differently"
+        for what in ("task", "model")
+        if what in held and held[what] != now[what]
+    ]
 
 
 def _name(value: object) -> str:

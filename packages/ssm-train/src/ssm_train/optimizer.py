@@ -31,7 +31,7 @@ class NamedAdamW:
             ],
             betas=(config.beta1, config.beta2),
             eps=config.eps,
-            fused=all(p.device.type in ("cpu", "cuda") for p in self.parameters.values()),
+            fused=all(_fusible(p) for p in self.parameters.values()),
         )
 
     def set_factor(self, factor: float) -> None:
@@ -65,6 +65,11 @@ class NamedAdamW:
                 # The fused kernel keeps its counter where the parameter is.
                 state["step"] = state["step"].to(self.parameters[name].device)
             self.adamw.state[self.parameters[name]] = state
+
+
+def _fusible(parameter: Tensor) -> bool:
+    """Say whether the fused kernel knows a parameter's device and type."""
+    return parameter.device.type in ("cpu", "cuda") and not parameter.is_complex()
 
 
 def groups_table(model: nn.Module, config: OptimConfig) -> Table:

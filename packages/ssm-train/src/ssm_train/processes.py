@@ -7,15 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from ssm_train.interrupt import Interrupt
+from ssm_train.interrupt import HANGUP, Interrupt
 
 INTERVAL = 0.2
 """Seconds between two looks at the children."""
+
+WATCH = 1.0
+"""Seconds between two looks of a child at its parent."""
 
 
 class Child:
@@ -57,6 +61,7 @@ class Child:
         module, _, function = self.entry.partition(":")
         code = (
             "import sys; from ssm_core.allocator import keep_freed_memory; keep_freed_memory(); "
+            f"from ssm_train.processes import end_with; end_with({os.getpid()}); "
             f"from {module} import {function}; {function}(sys.argv[1], sys.argv[2])"
         )
         with self.log.open("ab") as output:
@@ -132,7 +137,7 @@ def work(foreman: Foreman[P], workers: int, gpus: Sequence[str], interrupt: Inte
         foreman: Hands out the work.
         workers: Processes at once.
         gpus: Names for ``CUDA_VISIBLE_DEVICES``, taken in turn; none leaves the variable alone.
-        interrupt: Raised by SIGINT or SIGTERM.
+        interrupt: Raised by SIGINT, SIGTERM or SIGHUP.
     """
     running: dict[int, P] = {}
     passed_on = False
@@ -158,6 +163,25 @@ def work(foreman: Foreman[P], workers: int, gpus: Sequence[str], interrupt: Inte
     finally:
         for piece in running.values():  # a second signal, or an error here: none is left behind
             piece.child.send(signal.SIGKILL)
+
+
+def end_with(parent: int) -> None:
+    """Have this process asked to save and stop, by SIGHUP, once its parent is gone, however that ended.
+
+    No other SIGHUP comes here: in a session of its own it has no terminal. And unlike a second SIGTERM, one after the
+    parent's SIGTERM cuts nothing short.
+    """
+    if HANGUP is None:
+        return
+    hangup = HANGUP
+    signal.signal(hangup, signal.SIG_DFL)  # it may be ignored in the parent, as under nohup
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH)
+        os.kill(os.getpid(), hangup)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def gpus() -> list[str]:

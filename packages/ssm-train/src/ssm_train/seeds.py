@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from ssm_eval.stats import summarise
 from ssm_train.display import Display, figures
 from ssm_train.errors import RunInterrupted, TrainingFailed
 from ssm_train.interrupt import Interrupt, listening
-from ssm_train.processes import Child, gpus, work
-from ssm_train.setup import task_of
+from ssm_train.processes import Child, cores, gpus, work
+from ssm_train.setup import check_out, task_of
 
 
 class _Seed:
@@ -44,6 +44,9 @@ class _Seed:
     @property
     def error(self) -> str:
         """Why it failed; empty while it runs and after a good end."""
+        process = self.child.process
+        if process and process.returncode == -signal.SIGTERM and not self.child.answer and self.run is None:
+            return "not begun: the signal came before there was a run folder"
         return self.child.error
 
     @property
@@ -57,7 +60,9 @@ class _Seed:
 
     @property
     def run(self) -> Path | None:
-        """The run folder, once the process has made it."""
+        """The run folder, once the process has made it: a guess until the process has ended and said so."""
+        if self.child.answer:
+            return Path(self.child.answer["run"]) if "run" in self.child.answer else None
         return min(self.folders() - self.older, default=None)
 
     def figures(self) -> dict[str, float]:
@@ -89,7 +94,7 @@ class _Seeds:
         self.display.say(f"{piece.name}: {piece.error or 'finished, test ' + figures(piece.figures())}")
 
     def stopping(self, name: str) -> None:
-        self.display.say(f"{name}: every seed saves its state and stops")
+        self.display.say(f"{name}: every seed that has begun saves its state and stops")
 
 
 def fit_seeds(
@@ -114,14 +119,14 @@ def fit_seeds(
 
     Raises:
         UserError: If the configuration cannot work with any of the seeds.
-        TrainingFailed: If some of them stopped early, the others being finished first; or after SIGINT or SIGTERM, all
-            being saved first.
+        TrainingFailed: If some of them stopped early, the others being finished first; or after SIGINT, SIGTERM or
+            SIGHUP, all being saved first.
     """
     devices = gpus() if config.train.device != "cpu" else []
-    cores = os.cpu_count() or 1
-    workers = min(workers or len(devices) or cores, len(seeds))
-    threads = config.train.threads or (0 if devices else max(1, cores // workers))
+    workers = min(workers or len(devices) or cores(), len(seeds))
+    threads = config.train.threads or (0 if devices else max(1, cores() // workers))
     config = replace(config, train=replace(config.train, threads=threads))
+    check_out(out)
     with Display(quiet) as display, tempfile.TemporaryDirectory(prefix="ssm-seeds-") as scratch:
         if config.task is not None:  # once, here, rather than by whichever child comes first
             task_of(config).prepare(display.progress)
@@ -144,8 +149,10 @@ def child(order: str, answer: str) -> None:
     found: dict[str, object]
     try:
         found = {"run": str(fit(RunConfig.from_tree(task["config"]), out=task["out"], quiet=True))}
-    except (TrainingFailed, UserError) as error:
-        found = {"error": str(error), "mistaken": isinstance(error, UserError)}
+    except TrainingFailed as error:
+        found = {"error": str(error), "run": str(error.run)}
+    except UserError as error:
+        found = {"error": str(error), "mistaken": True}
     Path(answer).write_text(json.dumps(found))
     sys.exit("error" in found)
 

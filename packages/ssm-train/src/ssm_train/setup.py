@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from torch import nn
 
 from ssm_core.model import build_for_task, check_capabilities
 from ssm_core.plugin import registry
-from ssm_core.plugin.errors import ConfigError, UserError
-from ssm_core.protocols import Task
+from ssm_core.plugin.errors import ConfigError, UserError, did_you_mean
+from ssm_core.protocols import Split, Task
 from ssm_core.run.config import RunConfig
 from ssm_core.run.data import changed, data_of
 from ssm_core.run.folder import RunFolder, write_json
+from ssm_eval.metrics import make_metrics
 from ssm_train import rng
 from ssm_train.batches import BatchPlan, plan_of
 from ssm_train.device import check_device, make_accelerator, set_threads
@@ -57,13 +59,19 @@ def task_of(config: RunConfig) -> Task:
 
 
 def prepared(
-    config: RunConfig, task: Task | None, model: nn.Module | None, display: Display
+    config: RunConfig,
+    task: Task | None,
+    model: nn.Module | None,
+    display: Display,
+    out: Path | str | None = None,
 ) -> tuple[Accelerator, Task]:
-    """Check all that can be checked at once, then make the data.
+    """Check all that can be checked at once, ``out`` included if a run folder is to be made there; then make the data.
 
     Raises:
         UserError: If the configuration cannot work on this machine or with this task.
     """
+    if out is not None:
+        check_out(out)
     task = task_of(config) if task is None else task
     check_tracker(config.train.tracker)
     if model is None and config.backbone is not None:
@@ -74,13 +82,28 @@ def prepared(
     return accelerator, task
 
 
+def check_out(out: Path | str) -> None:
+    """Check that run folders can be made under a folder, which need not exist yet. Nothing is made.
+
+    Raises:
+        UserError: If not.
+    """
+    there = Path(out).absolute()
+    while not os.access(there, os.F_OK) and there != there.parent:
+        there = there.parent
+    why = "" if os.access(there, os.W_OK | os.X_OK) else "may not be written"
+    if why := why if there.is_dir() else "is no folder":
+        raise UserError(f"cannot make a run folder under {out}: {there} {why}", "choose another --out")
+
+
 def plan_batches(config: RunConfig, task: Task, accelerator: Accelerator) -> BatchPlan:
     """Return which rows make up which batch of the run.
 
     Raises:
-        ConfigError: If the settings do not go with the task's splits.
+        ConfigError: If the settings do not go with the task's splits, or the task could not be evaluated.
     """
     splits = task.splits()
+    _check_evaluation(task, splits)
     waits = {"train.patience": config.train.patience, "optim.schedule": config.optim.schedule == "plateau"}
     if "validation" not in splits and any(waits.values()):
         knob = next(name for name, wanted in waits.items() if wanted)
@@ -90,6 +113,26 @@ def plan_batches(config: RunConfig, task: Task, accelerator: Accelerator) -> Bat
         )
     processes = accelerator.num_processes
     return plan_of(splits["train"], config.train, config.seed, processes, carries=task.needs.carry_state)
+
+
+def _check_evaluation(task: Task, splits: Mapping[str, Split]) -> None:
+    """Check now what an evaluation would stumble over after the first epoch, or after the last."""
+    whose = type(task).__name__
+    make_metrics(task.metrics, whose=whose)
+    name, direction = task.primary
+    if name not in (known := (*task.metrics, "loss")):
+        raise ConfigError(
+            f"{whose}.primary names '{name}', which is not among its metrics", did_you_mean(name, known)
+        )
+    if direction not in ("min", "max"):
+        raise ConfigError(
+            f"{whose}.primary says '{direction}' of {name}", 'write "min" where less is better, else "max"'
+        )
+    for split in ("validation", "test"):
+        if split in splits and not len(splits[split]):
+            raise ConfigError(
+                f"the {split} split of {whose} has no rows", "give it some, or leave it out of splits()"
+            )
 
 
 def check_data(run: RunFolder, task: Task) -> None:

@@ -9,8 +9,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from ssm_core.plugin.errors import UserError
+from ssm_core.run.load import Misfit, fitting
 from ssm_train import rng
-from ssm_train.checkpoint import Checkpoint, pointer
+from ssm_train.checkpoint import Checkpoint, check, pointer
 from ssm_train.feed import Counts
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def take(trainer: Trainer, value: float | None, wall: float) -> Checkpoint | Non
             "best": trainer.best,
             "validated": trainer.validated,
             "plateau": trainer.plateau.state(),
+            "empty": trainer.empty,
             "wall": wall,
             "recent": trainer.recent,
         },
@@ -67,7 +69,11 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> None:
             f"and these are {accelerator.num_processes}",
             "resume with as many processes",
         )
-    trainer.bare.load_state_dict(checkpoint.model)
+    file = trainer.run.path / state["latest"]["path"] / "model.safetensors"
+    try:
+        trainer.bare.load_state_dict(fitting(trainer.bare.state_dict(), checkpoint.model, file))
+    except Misfit as error:
+        raise Misfit(error.what, "give the model that the run was made with") from None
     trainer.optimizer.load(checkpoint.optimizer)
     rank = str(accelerator.process_index)
     if rank in state["rng"]:
@@ -78,9 +84,24 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> None:
     trainer.steps.carried.load(_of_rank(checkpoint.streams, rank), forms, accelerator.device)
     trainer.feed.counts = Counts(**state.get("counts", {}).get(rank, {}))
     trainer.plateau.load(state.get("plateau", {}))
-    trainer.step, trainer.best, trainer.wall = checkpoint.step, state["best"], state["wall"]
+    trainer.step, trainer.wall = checkpoint.step, state["wall"]
+    trainer.best = _held(trainer, state["best"])
+    trainer.empty = state.get("empty", 0)
     trainer.validated = state.get("validated", checkpoint.step)
     trainer.recent, trainer.saved = dict(state["recent"]), checkpoint.step
+
+
+def _held(trainer: Trainer, best: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the pointer to the best checkpoint, None if that is no longer there to be tested in the end."""
+    if best is None or best["step"] == trainer.step:
+        return best
+    try:
+        check(trainer.run.path / best["path"])
+    except UserError as error:
+        lost = f"the best checkpoint so far, of step {best['step']}, is lost: {error.what}"
+        trainer.display.say(f"{lost}; the next validation will be the best so far")
+        return None
+    return best
 
 
 def _of_rank(tensors: Mapping[str, Tensor], rank: str) -> dict[str, Tensor]:

@@ -22,10 +22,11 @@ from ssm_train.checkpoint import load_latest
 from ssm_train.device import is_main
 from ssm_train.display import Display
 from ssm_train.errors import RunInterrupted, TrainingFailed, cut_short
-from ssm_train.finish import finish
+from ssm_train.finish import draw, finish
 from ssm_train.interrupt import listening
+from ssm_train.lock import training_alone
 from ssm_train.loop import Trainer
-from ssm_train.made import made_of
+from ssm_train.made import changed_classes, made_of
 
 CHANGEABLE = {
     "epochs",
@@ -71,17 +72,18 @@ def fit(
     config = config if isinstance(config, RunConfig) else RunConfig.from_tree(layered(config))
     source = None if init_from is None else RunFolder.open(init_from).checkpoint("best")
     with Display(quiet or not is_main()) as display:
-        accelerator, task = setup.prepared(config, task, model, display)
+        accelerator, task = setup.prepared(config, task, model, display, out)
         bound = setup.build(config, task, model, accelerator, display)
         if source is not None:
             new = start_from(bound, source / "model.safetensors")
             display.say(f"weights of {source}" + (f"; {account(bound, new)}" if new else ""))
         plan = setup.plan_batches(config, task, accelerator)
         run = setup.new_folder(out, config, accelerator, source, made_of(bound, task, plan))
-        if accelerator.is_main_process:
-            run.write_data(data_of(task))
-        trainer = Trainer(config, task, bound, accelerator, run, display, plan)
-        return _run(trainer, config, task, run, display)
+        with training_alone(run):
+            if accelerator.is_main_process:
+                run.write_data(data_of(task))
+            trainer = Trainer(config, task, bound, accelerator, run, display, plan)
+            return _run(trainer, config, task, run, display)
 
 
 def resume(
@@ -96,7 +98,7 @@ def resume(
 
     Args:
         run: The run folder.
-        changes: Settings of ``train`` to change: length, device, tracker, intervals.
+        changes: Settings of ``train`` to change, of those in :data:`CHANGEABLE`.
         task: One's own task, if the run was made with one.
         model: One's own module, likewise.
         quiet: Print nothing.
@@ -105,7 +107,8 @@ def resume(
         The run folder's absolute path.
 
     Raises:
-        UserError: If there is nothing to resume, or a change, or other data, would make it another run.
+        UserError: If there is nothing to resume, another process is at it, or a change, or other data, would make it
+            another run.
         TrainingFailed: If the run stopped before its end again.
     """
     folder = RunFolder.open(run)
@@ -117,7 +120,7 @@ def resume(
             f"for another run, begin with --config {folder.path}/config.json",
         )
     config = RunConfig.from_tree(layered(folder.config_tree(), {"train": dict(changes or {})}))
-    with Display(quiet or not is_main()) as display:
+    with training_alone(folder), Display(quiet or not is_main()) as display:
         checkpoint, notices = load_latest(folder)
         notices += setup.changed_plugins(folder, config)
         for notice in notices:
@@ -126,11 +129,22 @@ def resume(
         setup.check_data(folder, task)
         bound = setup.build(config, task, model, accelerator, display)
         plan = setup.plan_batches(config, task, accelerator)
+        _check_length(folder, checkpoint.step, plan.total)
+        for notice in changed_classes(folder.env().get("made", {}), made_of(bound, task, plan)):
+            display.say(notice)
         trainer = Trainer(config, task, bound, accelerator, folder, display, plan)
         trainer.restore(checkpoint)
         _check_unfinished(trainer, folder)
         display.say(f"resuming after step {checkpoint.step} of {trainer.plan.total}")
         return _run(trainer, config, task, folder, display)
+
+
+def _check_length(run: RunFolder, step: int, total: int) -> None:
+    if step > total:
+        raise UserError(
+            f"{run.path} has taken {step} steps already, and is asked to end after {total}",
+            "give it a longer --epochs or --steps; `ssm eval` tests it as it is",
+        )
 
 
 def _check_unfinished(trainer: Trainer, folder: RunFolder) -> None:
@@ -158,10 +172,12 @@ def _run(trainer: Trainer, config: RunConfig, task: Task, run: RunFolder, displa
             run.write_status("running", step=trainer.step, total=trainer.plan.total)
         with listening() as interrupt, _deterministic(config.train.deterministic):
             trainer.fit(interrupt)
-            finish(trainer, config, task, run, display)
-        if main:
-            early = {"reason": trainer.stopped} if trainer.stopped else {}
-            run.write_status("finished", step=trainer.step, total=trainer.plan.total, **early)
+            tested = finish(trainer, config, task, run, display)
+            if main:
+                early = {"reason": trainer.stopped} if trainer.stopped else {}
+                run.write_status("finished", step=trainer.step, total=trainer.plan.total, **early)
+            if tested is not None:
+                draw(task, run, tested, display)
     except TrainingFailed:
         raise
     except KeyboardInterrupt as error:

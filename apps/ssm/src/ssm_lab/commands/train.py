@@ -48,7 +48,8 @@ def train(
         typer.Option(
             "--resume",
             metavar="RUN",
-            help="Go on with a run; only length, device, tracker and intervals may change.",
+            help="Go on with a run; only length, patience, device, threads, workers, tracker, keep and the intervals "
+            "of evaluation and checkpoints may change.",
         ),
     ] = None,
     init_from: Annotated[

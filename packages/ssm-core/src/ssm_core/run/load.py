@@ -65,7 +65,7 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
     Raises:
         UserError: If the file cannot be read, or naming the first weights that do not fit.
     """
-    model.load_state_dict(_fitting(model.state_dict(), _read(file), file))
+    model.load_state_dict(fitting(model.state_dict(), _read(file), file))
 
 
 def start_from(model: torch.nn.Module, file: Path) -> list[str]:
@@ -82,7 +82,7 @@ def start_from(model: torch.nn.Module, file: Path) -> list[str]:
     """
     own, weights = model.state_dict(), _read(file)
     if own.keys() == weights.keys():
-        model.load_state_dict(_fitting(own, weights, file))
+        model.load_state_dict(fitting(own, weights, file))
         return []
     bare = {_without_inner(name): name for name in weights}
     if len({_without_inner(name) for name in own}) < len(own) or len(bare) < len(weights):
@@ -95,9 +95,32 @@ def start_from(model: torch.nn.Module, file: Path) -> list[str]:
     new = [name for name, held in source.items() if held is None and name in brought]
     moved = {name: weights[held] for name, held in source.items() if held is not None}
     moved |= {name: weights[name] for name in weights.keys() - set(source.values())}
-    fitting = _fitting({name: own[name] for name in own if name not in new}, moved, file)
-    model.load_state_dict(fitting | {name: own[name] for name in new})
+    old = fitting({name: own[name] for name in own if name not in new}, moved, file)
+    model.load_state_dict(old | {name: own[name] for name in new})
     return new
+
+
+def fitting(own: Mapping[str, Tensor], weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """Return weights as they are, if their names and shapes are those of a model.
+
+    Args:
+        own: The model's own.
+        weights: What is to take their place.
+        file: Where that comes from, for messages.
+
+    Raises:
+        Misfit: Naming the first weights that do not fit.
+    """
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    wrong = sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
+    for names, what in (
+        (missing, "lacks"),
+        (extra, "has, unlike the model,"),
+        (wrong, "has in another shape"),
+    ):
+        if names:
+            raise Misfit(f"{file} {what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
+    return weights
 
 
 def account(model: torch.nn.Module, new: Sequence[str]) -> str:
@@ -125,22 +148,13 @@ def _without_inner(name: str) -> str:
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
+        with file.open("rb"):
+            pass  # of a file that may not be read, safetensors says that there is none
         return load_file(file)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read the weights {file}: {error.strerror or error}") from None
+    except SafetensorError as error:
         raise UserError(f"cannot read the weights {file}: {error}") from None
-
-
-def _fitting(own: Mapping[str, Tensor], weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    wrong = sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
-    for names, what in (
-        (missing, "lacks"),
-        (extra, "has, unlike the model,"),
-        (wrong, "has in another shape"),
-    ):
-        if names:
-            raise Misfit(f"{file} {what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}")
-    return weights
 
 
 def _assignments(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
