@@ -267,6 +267,29 @@ def test_knobs_of_made_pictures_are_never_ignored(tmp_path: Path, caplog: pytest
             registry.build_task(task, {"source": "local", "n_train": 3, "seed": 7})
 
 
+def test_a_root_that_is_named_is_not_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "_made", lambda *_: {})
+    monkeypatch.chdir(tmp_path)
+    for task in ("lra-pathfinder", "lra-pathx"):
+        with pytest.raises(UserError, match=rf"{task} found no Pathfinder"):
+            registry.build_task(task, {"root": str(tmp_path / "nowhere")}).splits()
+    for given, why in (
+        ({}, "no official files were found"),
+        ({"contour_length": 10}, "contour_length = 10 asks for made ones"),
+        ({"root": str(tmp_path), "contour_length": 10}, "contour_length = 10 asks for made ones"),
+        (
+            {"root": str(tmp_path), "resolution": 16, "contour_length": 6},
+            "resolution = 16 asks for made ones",
+        ),
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="ssm_data"):
+            make(**given).splits()
+        assert f"lra-pathfinder: {why}; pictures are made here" in caplog.text
+
+
 def test_pictures_that_are_changed_are_read_anew(tmp_path: Path) -> None:
     folder = write_release(tmp_path)
     given = {

@@ -2,7 +2,8 @@
 
 ``local`` looks for the official layouts under the data roots, ``hub`` downloads at a pinned revision, ``generate`` runs
 a generator. ``auto`` is local where there is no generator: an error if the files are nowhere. Where there is one, it is
-local if the files are there and no knob asks for other data than theirs, and generate otherwise. It never downloads.
+local if the files are there and no knob asks for other data than theirs, and generate otherwise; but below a root that
+the task was given they have to be there, if no knob does. It never downloads.
 What was taken is said in the data's provenance.
 """
 
@@ -53,6 +54,13 @@ def find(folders: Sequence[str], files: Iterable[str], chosen: Path | None = Non
         if all((folder / name).exists() for name in files):
             return folder
     return None
+
+
+def made_because(knobs: Sequence[str]) -> str:
+    """Return why ``auto`` makes data: knobs that only made data have, or that there are no files."""
+    if not knobs:
+        return "no official files were found"
+    return f"{', '.join(knobs)} {'asks' if len(knobs) == 1 else 'ask'} for made ones"
 
 
 def counted(number: int, noun: str) -> str:
