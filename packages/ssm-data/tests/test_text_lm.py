@@ -143,6 +143,10 @@ def test_too_few_documents_to_deal_are_told(tmp_path) -> None:
     task = registry.build_task("text-lm", {"path": str(file), "split_by": "documents"})
     with pytest.raises(UserError, match="split_by=position"):
         task.prepare()
+    write(file, b"only\n")
+    with pytest.raises(UserError, match=r"task\.validation=.*task\.test") as told:
+        registry.build_task("text-lm", {"path": str(file)}).prepare()
+    assert "split_by" not in str(told.value), "that is how it is cut already"
 
 
 def test_a_line_of_ten_million_bytes_is_encoded(tmp_path) -> None:

@@ -80,7 +80,12 @@ def load(
         sample = min(found.size, round(config.sample_mb * 1e6))
         train = lambda: learning(pieces, lines(), TASK, sample, progress)  # noqa: E731
         place = obtain_tokenizer(base, TASK, "bpe", learned, train)
-    return place, pack(base, TASK, dealt, place, deal, provenance, found.size, progress, found.place)
+    otherwise = ", or larger shares: --set task.validation=... and --set task.test=..."
+    if config.split_by == "documents":
+        otherwise += ", or cut it elsewhere: --set task.split_by=position"
+    return place, pack(
+        base, TASK, dealt, place, deal, provenance, found.size, progress, found.place, otherwise
+    )
 
 
 def find(config: TextLMConfig, progress: Progress | None = None) -> Found:
