@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ssm_core.plugin.errors import UserError
-from ssm_data.files import hashed, sha256
+from ssm_data.files import hashed, is_there, sha256
 
 Source: TypeAlias = Literal["auto", "local", "hub", "generate"]
 
@@ -48,10 +48,13 @@ def find(folders: Sequence[str], files: Iterable[str], chosen: Path | None = Non
         folders: Names that the data set's folder goes by.
         files: Paths below it that have to be there.
         chosen: The user's data root, or None.
+
+    Raises:
+        UserError: If a folder may not be looked into.
     """
     files = list(files)
     for folder in candidates(folders, chosen):
-        if all((folder / name).exists() for name in files):
+        if all(is_there(folder / name) for name in files):
             return folder
     return None
 

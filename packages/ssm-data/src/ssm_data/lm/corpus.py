@@ -20,7 +20,7 @@ BLOCK = 1 << 20
 """Bytes read at once."""
 
 NEAR = 0.25
-"""How far behind its place a cut between splits may go to the end of a line, in shares of the smaller held-out split."""
+"""How far a cut between splits may go on to the end of a line, in shares of the smaller held-out split."""
 
 BOUNDARY = re.compile(rb"(?<=\n\n)(?!\n)")
 """Where a document begins after blank lines."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssm_core.plugin.errors import UserError
+from ssm_data import files
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def fingerprint(folder: Path) -> str:
     """Return the sha256 of all lists of a difficulty."""
     total = hashlib.sha256()
     for path in lists(folder):
-        total.update(path.read_bytes())
+        total.update(files.content(path))
     return total.hexdigest()
 
 
@@ -133,7 +134,7 @@ def _rows(path: Path) -> Iterator[Listed]:
 
 def _columns(path: Path) -> Iterator[list[str]]:
     """Yield the columns of each row: of text, as released, or of an array of strings, as the program writes it."""
-    content = path.read_bytes()
+    content = files.content(path)
     if content.startswith(NUMPY):
         try:
             table = np.load(path, allow_pickle=False)
