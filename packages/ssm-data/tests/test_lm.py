@@ -215,7 +215,17 @@ def test_at_word_level_every_token_is_a_word() -> None:
     ids = torch.from_numpy(tokenizer.encode(b"a b\nc\n").astype(np.int64))
     measure = Measure(tokenizer, count_newlines=True)
     assert measure.words(ids[:-1], ids[1:]).tolist() == [1] * (len(ids) - 1)
-    assert measure.bytes(ids).tolist() == [2, 2, 1, 2, 1]
+    assert measure.bytes(ids).tolist() == [2, 2, 2, 2, 2]
+    text = b" \n = Cat = \n \n A cat , and d\xc3\xa9j\xc3\xa0 vu . \n It sat . \n"
+    tokenizer = WordTokenizer(learn_words([text]))
+    ids = torch.from_numpy(tokenizer.encode(text).astype(np.int64))
+    measure = Measure(tokenizer, count_newlines=True)
+    assert (
+        measure.bytes(ids).sum()
+        == Measure(ByteTokenizer()).bytes(torch.tensor(list(text))).sum()
+        == len(text)
+    )
+    assert measure.words(ids[:-1], ids[1:]).tolist() == [1] * (len(ids) - 1)
 
 
 def make_corpus(tmp_path, texts: dict[str, bytes], calls: list | None = None):

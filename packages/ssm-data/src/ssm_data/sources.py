@@ -84,6 +84,11 @@ def told(path: Path | str, rows: int, official: int, hashes: Sequence[str] = ())
     return f"official layout: {path}, {hashed(hashes or [sha256(Path(path))])}{size}"
 
 
+def kind_of(revision: str, pinned: str) -> str:
+    """Return what the data of a revision on the hub may be called: what another one holds was never looked at."""
+    return "official (the pinned revision)" if revision == pinned else "of a revision of your own"
+
+
 def missing(
     task: str, looked: Iterable[Path], *, files: str, hub: str = "", instead: str = "", stand_in: str = ""
 ) -> UserError:

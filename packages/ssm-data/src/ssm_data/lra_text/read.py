@@ -169,11 +169,13 @@ def hub(revision: str) -> dict[str, Reviews]:
         UserError: If they cannot be had.
     """
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     place = Path(f"{HUB}@{revision}")
     try:
-        data = load_dataset(HUB, "plain_text", revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:
+        found = load_dataset(HUB, "plain_text", revision=revision)
+        data = {part: found[part] for part in PARTS}
+    except (OSError, ValueError, RuntimeError, KeyError, DatasetsError) as error:
         raise UserError(
             f"lra-text cannot download {place}: {error}",
             f"put {FOLDER}/ or {ARCHIVE} under a data root instead: --set task.root=... or SSM_DATA_ROOT=...",
