@@ -152,7 +152,7 @@ def test_a_part_is_not_taken_for_the_whole(tmp_path: Path) -> None:
 
 
 def test_the_known_empty_picture_is_left_out_and_no_other(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_release(tmp_path, per_list=200)
     root = tmp_path / "pathfinder32"
@@ -167,6 +167,10 @@ def test_the_known_empty_picture_is_left_out_and_no_other(
         splits = make(**given, expected_rows=21).splits()
     assert sum(len(split) for split in splits.values()) == 20
     assert "sample_172.png is left out" in caplog.text
+    assert "20 pictures (NOT the release's 199,999)" in splits["train"].provenance
+    monkeypatch.setattr(dataset, "ROWS", 21)
+    whole = make(**given, expected_rows=21, cache=str(tmp_path / "whole")).splits()["train"].provenance
+    assert "20 pictures: " in whole, "the whole release, less the empty one"
     (root / "curv_baseline/imgs/0/sample_3.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"sample_3\.png cannot be read: it is empty .*0\.npy, row 4"):
         make(**given, expected_rows=21, cache=str(tmp_path / "cache")).splits()

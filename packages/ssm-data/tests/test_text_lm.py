@@ -16,6 +16,7 @@ from ssm_core.plugin.config import field_docs, knobs
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.testing import TaskSuite
 from ssm_data.info import info
+from ssm_data.text_lm import data
 from ssm_data.text_lm.spec import TextLMConfig
 
 
@@ -136,6 +137,21 @@ def test_bad_input_is_told_and_leaves_nothing(tmp_path, make, message: str) -> N
 def write(path, data: bytes):
     path.write_bytes(data)
     return path
+
+
+def test_pieces_are_learned_from_as_many_bytes_as_asked_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ssm_data.lm.corpus.BLOCK", 100)
+    file = write(tmp_path / "a.txt", b"".join(b"%03d is a line\n" % i for i in range(715)))
+    learn, seen = data.train_bpe, []
+
+    def counted(lines, *rest):
+        seen.extend(lines)
+        return learn(iter(seen), *rest)
+
+    monkeypatch.setattr(data, "train_bpe", counted)
+    given = {"level": "bpe", "vocab_size": 300, "sample_mb": 0.004, "validation": 0.25, "test": 0.25}
+    registry.build_task("text-lm", {"path": str(file), "cache": str(tmp_path / "cache"), **given}).prepare()
+    assert 3600 <= sum(map(len, seen)) <= 4100, "of the 5000 for training, without newlines"
 
 
 def test_too_few_documents_to_deal_are_told(tmp_path) -> None:

@@ -98,7 +98,8 @@ def _files(
     progress: Progress | None,
 ) -> dict[str, PixelSplit]:
     rows, lists = reader.listed(folder, config.expected_rows), reader.fingerprint(folder)
-    size = "" if len(rows) == ROWS else f" (NOT the release's {ROWS:,})"
+    whole = ROWS - reader.has_empty(folder)
+    size = "" if len(rows) == whole else f" (NOT the release's {whole:,})"
     told = (
         f"files of the official release's layout, {sources.counted(len(rows), 'picture')}{size}: {folder}, "
         f"lists sha256 {lists}"

@@ -76,13 +76,17 @@ def listed(folder: Path, expected: int) -> list[Listed]:
             f"the lists in {folder / 'metadata'} have {len(rows)} pictures, not {expected}",
             "unpack the whole release, or say how many there are to be: --set task.expected_rows=...",
         )
-    known_empty = folder.parts[-2:] == KNOWN_EMPTY[:2]
-    kept = [row for row in rows if not (known_empty and row.file == KNOWN_EMPTY[2])]
+    kept = [row for row in rows if not (has_empty(folder) and row.file == KNOWN_EMPTY[2])]
     if len(kept) != len(rows):
         log.info("lra-pathfinder: %s is left out, a file known to be empty", folder / KNOWN_EMPTY[2])
     if not kept:
         raise UserError(f"the lists in {folder / 'metadata'} are empty")
     return kept
+
+
+def has_empty(folder: Path) -> bool:
+    """Whether a folder is that of the difficulty in which the release has an empty picture."""
+    return folder.parts[-2:] == KNOWN_EMPTY[:2]
 
 
 def fingerprint(folder: Path) -> str:
