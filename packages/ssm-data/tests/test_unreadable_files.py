@@ -64,6 +64,11 @@ CASES = {
         {},
         lambda root: folders(root, "pathfinder32/curv_contour_length_14/metadata/0.npy"),
     ),
+    "lists": (
+        "lra-listops",
+        {},
+        lambda root: folders(root, *(f"listops/basic_{part}.tsv" for part in ("train", "val", "test"))),
+    ),
     "pairs": (
         "lra-retrieval",
         {},

@@ -73,7 +73,7 @@ def _find(root: Path | None) -> dict[str, Path] | None:
     for folder in _folders(root):
         # The later entry counts: the unpacked file where both lie there.
         either = [(split, folder / f"{name}{end}") for end in (".gz", "") for split, name in FILES.items()]
-        there = {split: path for split, path in either if path.is_file()}
+        there = {split: path for split, path in either if files.is_there(path)}
         found = {split: there[split] for split in FILES if split in there}
         if len(found) == len(FILES):
             return found
