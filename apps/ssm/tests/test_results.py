@@ -157,13 +157,24 @@ def test_data_info_and_prepare(ssm, monkeypatch):
             "train": {"size": 2, "provenance": "made", "arrays": {"x": {"shape": [2, 3], "dtype": "uint8"}}}
         },
     }
-    describe = lambda task, **knobs: {**about, "task": f"{task} {knobs}"}  # noqa: E731
+    told: list[str] = []
+
+    def describe(task, progress, **knobs):
+        for done in (1, 2):
+            progress("making", done, 2)
+        told.append(task)
+        return {**about, "task": f"{task} {knobs}"}
+
     monkeypatch.setattr(importlib.import_module("ssm_data.info"), "info", describe)
     assert ssm("data", "info", "echo", "--set", "task.n=2", "--json").json() == {
         **about,
         "task": "echo {'n': 2}",
     }
-    assert "2 rows, made" in ssm("data", "info", "echo").out
+    about["splits"]["train"]["arrays"]["y"] = {"shape": [2], "dtype": "float32", "missing": 7}
+    out = ssm("data", "info", "echo").out
+    assert "2 rows, made" in out
+    assert "missing" in out, "also if the first array has none"
+    assert told == ["echo", "echo"], "with somebody to tell how far it is"
 
     def prepare(progress):
         progress("making", 1, 2)

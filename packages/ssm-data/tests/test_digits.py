@@ -95,8 +95,17 @@ def test_another_copy_is_told(everything, monkeypatch, caplog, tmp_path) -> None
     changed = values.copy()
     changed[0, 0] = 16 - changed[0, 0]
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: (changed, labels))
-    assert "DIFFERS" in load_all(cache=str(tmp_path))["test"].provenance
-    assert "other images" in caplog.text
+    assert load_all(cache=str(tmp_path / "a"))["test"].provenance.endswith(
+        "DIFFERS from the known ones in images"
+    )
+    assert "other images than" in caplog.text
+    swapped = labels.copy()
+    swapped[[0, 1]] = labels[[1, 0]]
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: (values, swapped))
+    assert load_all(cache=str(tmp_path / "b"))["test"].provenance.endswith(
+        "DIFFERS from the known ones in labels"
+    )
+    assert "other labels than" in caplog.text
 
 
 @pytest.mark.parametrize(

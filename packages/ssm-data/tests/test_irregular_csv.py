@@ -244,6 +244,10 @@ BAD: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
         lambda t: [*t[:2], with_cell(t[2], 1, ""), *t[3:]],
         "line 3: time is '', not a finite number",
     ),
+    "no first time": (
+        lambda t: [t[0], with_cell(t[1], 1, " "), *t[2:]],
+        "line 2: time is '', neither a finite number nor a date",
+    ),
     "nan time": (
         lambda t: [*t[:2], with_cell(t[2], 1, "nan"), *t[3:]],
         "line 3: time is 'nan', not a finite",
@@ -282,7 +286,7 @@ BAD: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     ),
     "underscore in the first time": (
         lambda t: [t[0], with_cell(t[1], 1, "1_0"), *t[2:]],
-        "line 2: time is '1_0', not",
+        "line 2: time is '1_0', neither",
     ),
     "infinite target": (lambda t: [*t[:2], with_cell(t[2], 4, "-inf"), *t[3:]], "line 3: target is '-inf'"),
     "split": (

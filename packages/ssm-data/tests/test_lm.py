@@ -158,6 +158,30 @@ def test_positions_are_cut_at_lines() -> None:
                 assert by_split[name].endswith(b"\n")
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
+@pytest.mark.parametrize("size", [500, 10_000])
+def test_a_text_of_one_line_is_cut_at_the_places(end: bytes, size: int) -> None:
+    data = b"hello world " * 100 + end
+    blocks = [Block(data[i : i + size], i == 0) for i in range(0, len(data), size)]
+    found = dict.fromkeys(("train", "validation", "test"), 0)
+    for split, text, _ in deal_positions(blocks, len(data), 0.1, 0.05):
+        found[split] += len(text)
+    assert sum(found.values()) == len(data)
+    assert abs(found["validation"] - 0.1 * len(data)) <= 1
+    assert abs(found["test"] - 0.05 * len(data)) <= 1
+
+
+@pytest.mark.parametrize("letter", ["é", "字", "🙂"])
+def test_a_text_without_lines_is_cut_between_characters(letter: str) -> None:
+    data = letter.encode() * 101
+    for share in np.linspace(0.05, 0.2, 16):
+        dealt = list(deal_positions([Block(data, True)], len(data), share, share))
+        assert b"".join(text for _, text, _ in dealt) == data
+        assert [split for split, _, begins in dealt if begins] == ["train", "validation", "test"]
+        for _, text, _ in dealt:
+            assert set(text.decode()) == {letter}
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 1000])
 def test_documents_between_blank_lines(tmp_path, monkeypatch, block: int) -> None:
     text = b"one\nstill one\n\n\ntwo\n\nthree\n\n"
@@ -191,7 +215,17 @@ def test_at_word_level_every_token_is_a_word() -> None:
     ids = torch.from_numpy(tokenizer.encode(b"a b\nc\n").astype(np.int64))
     measure = Measure(tokenizer, count_newlines=True)
     assert measure.words(ids[:-1], ids[1:]).tolist() == [1] * (len(ids) - 1)
-    assert measure.bytes(ids).tolist() == [2, 2, 1, 2, 1]
+    assert measure.bytes(ids).tolist() == [2, 2, 2, 2, 2]
+    text = b" \n = Cat = \n \n A cat , and d\xc3\xa9j\xc3\xa0 vu . \n It sat . \n"
+    tokenizer = WordTokenizer(learn_words([text]))
+    ids = torch.from_numpy(tokenizer.encode(text).astype(np.int64))
+    measure = Measure(tokenizer, count_newlines=True)
+    assert (
+        measure.bytes(ids).sum()
+        == Measure(ByteTokenizer()).bytes(torch.tensor(list(text))).sum()
+        == len(text)
+    )
+    assert measure.words(ids[:-1], ids[1:]).tolist() == [1] * (len(ids) - 1)
 
 
 def make_corpus(tmp_path, texts: dict[str, bytes], calls: list | None = None):

@@ -243,9 +243,51 @@ def test_absent_files_are_an_error_or_made_here_and_said(
     assert str(tmp_path / "listops-1000") in str(caught.value)
     assert "(and so below lra_release and lra_release/lra_release)" in str(caught.value)
     assert "--set task.source=generate" in str(caught.value)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         task(tmp_path, source="auto", n_train=3, n_validation=2, n_test=1).splits()
+    assert "n_train, n_validation, n_test ask for made ones; lists are made here" in caplog.text
     assert "not the official ones" in caplog.text
+
+
+def test_a_root_that_is_named_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssm_data.lra_listops.dataset.generate", lambda *_: iter(()))
+    with pytest.raises(UserError, match="found no official files") as caught:
+        task(tmp_path / "nowhere", source="auto").splits()
+    assert f"\n    {tmp_path / 'nowhere' / 'listops'}\n" in str(caught.value)
+    write(tmp_path / "mine", ".gz")
+    for source in ("auto", "local"):
+        said = task(tmp_path / "mine", source=source).splits()["test"].provenance
+        assert said.startswith(f"official layout: {tmp_path / 'mine' / 'basic_test.tsv.gz'}")
+
+
+def test_without_a_root_lists_are_made_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = ListOpsConfig(**SMALL)
+    few = dict(generate(config, ("train", "validation", "test")))
+    monkeypatch.setattr("ssm_data.lra_listops.dataset.generate", lambda *_: iter(few.items()))
+    with caplog.at_level(logging.WARNING):
+        made = registry.build_task("lra-listops", {"cache": str(tmp_path / "c")}).splits()
+    assert made["train"].provenance.startswith("regenerated")
+    assert "no official files were found; lists are made here" in caplog.text
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_part_of_the_files_is_neither_read_nor_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    monkeypatch.delenv("SSM_DATA_ROOT", raising=False)
+    monkeypatch.setenv("DATA_PATH", str(tmp_path))
+    monkeypatch.setattr("ssm_data.lra_listops.dataset.generate", lambda *_: iter(()))
+    write(tmp_path / "listops-1000")
+    (tmp_path / "listops-1000" / "basic_val.tsv").unlink()
+    given = {"root": str(tmp_path)} if named else {}
+    with pytest.raises(UserError, match=r"listops-1000 has some .* but not basic_val\.tsv \(nor with \.gz\)"):
+        registry.build_task("lra-listops", {**given, "cache": str(tmp_path / "c")}).splits()
+    whole = write(tmp_path / "listops")
+    splits = registry.build_task("lra-listops", {**given, "cache": str(tmp_path / "c")}).splits()
+    assert np.array_equal(splits["validation"].arrays["targets"], whole["validation"]["targets"])
 
 
 def test_knobs_of_the_generator_are_not_silently_dropped(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_part_is_not_taken_for_the_whole(tmp_path: Path) -> None:
 
 
 def test_the_known_empty_picture_is_left_out_and_no_other(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_release(tmp_path, per_list=200)
     root = tmp_path / "pathfinder32"
@@ -167,6 +167,10 @@ def test_the_known_empty_picture_is_left_out_and_no_other(
         splits = make(**given, expected_rows=21).splits()
     assert sum(len(split) for split in splits.values()) == 20
     assert "sample_172.png is left out" in caplog.text
+    assert "20 pictures (NOT the release's 199,999)" in splits["train"].provenance
+    monkeypatch.setattr(dataset, "ROWS", 21)
+    whole = make(**given, expected_rows=21, cache=str(tmp_path / "whole")).splits()["train"].provenance
+    assert "20 pictures: " in whole, "the whole release, less the empty one"
     (root / "curv_baseline/imgs/0/sample_3.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"sample_3\.png cannot be read: it is empty .*0\.npy, row 4"):
         make(**given, expected_rows=21, cache=str(tmp_path / "cache")).splits()
@@ -265,6 +269,29 @@ def test_knobs_of_made_pictures_are_never_ignored(tmp_path: Path, caplog: pytest
     for task in ("lra-pathfinder", "lra-pathx"):
         with pytest.raises(ConfigError, match="leave out n_train, seed"):
             registry.build_task(task, {"source": "local", "n_train": 3, "seed": 7})
+
+
+def test_a_root_that_is_named_is_not_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "_made", lambda *_: {})
+    monkeypatch.chdir(tmp_path)
+    for task in ("lra-pathfinder", "lra-pathx"):
+        with pytest.raises(UserError, match=rf"{task} found no Pathfinder"):
+            registry.build_task(task, {"root": str(tmp_path / "nowhere")}).splits()
+    for given, why in (
+        ({}, "no official files were found"),
+        ({"contour_length": 10}, "contour_length = 10 asks for made ones"),
+        ({"root": str(tmp_path), "contour_length": 10}, "contour_length = 10 asks for made ones"),
+        (
+            {"root": str(tmp_path), "resolution": 16, "contour_length": 6},
+            "resolution = 16 asks for made ones",
+        ),
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="ssm_data"):
+            make(**given).splits()
+        assert f"lra-pathfinder: {why}; pictures are made here" in caplog.text
 
 
 def test_pictures_that_are_changed_are_read_anew(tmp_path: Path) -> None:

@@ -307,19 +307,28 @@ def test_the_hub_is_asked_for_a_pinned_revision_only_when_told_to(
     ((args, kwargs),) = asked
     assert args == ("stanfordnlp/imdb", "plain_text")
     assert kwargs == {"revision": "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"}
-    assert kwargs["revision"] in split.provenance
+    assert (
+        f"official (the pinned revision): downloaded from {args[0]}, revision {kwargs['revision']}"
+        in split.provenance
+    )
     assert kwargs["revision"] in caplog.text
     task(tmp_path, source="hub").splits()
     assert len(asked) == 1, "the second time it comes from the cache"
-    task(tmp_path, source="hub", revision="main").splits()
+    other = task(tmp_path, source="hub", revision="main").splits()["test"].provenance
     assert len(asked) == 2
+    assert other.startswith("of a revision of your own: downloaded from stanfordnlp/imdb, revision main")
 
 
-def test_a_failed_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["no connection", "no whole file", "no such part"])
+def test_a_failed_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     import datasets
 
-    def fail(*_: Any, **__: Any) -> None:
-        raise ConnectionError("Couldn't reach 'stanfordnlp/imdb' on the Hub (OfflineModeIsEnabled)")
+    def fail(*_: Any, **__: Any) -> dict[str, Any]:
+        if kind == "no whole file":
+            raise datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset")
+        if kind == "no connection":
+            raise ConnectionError("Couldn't reach 'stanfordnlp/imdb' on the Hub (OfflineModeIsEnabled)")
+        return {"train": None}
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(UserError, match="cannot download stanfordnlp/imdb@e628") as caught:

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -170,9 +171,12 @@ def test_published_figures_for_our_own_backbone() -> None:
     assert all(row.metric == "mse" and row.std for row in SPEC.published)
 
 
-def test_load_and_info_by_name() -> None:
+def test_load_and_info_by_name(tmp_path: Path) -> None:
     split = ssm_data.load("pendulum", "validation", **SMALL)
     assert len(split) == 3
+    told: list[str] = []
+    info("pendulum", lambda what, *_: told.append(what), **SMALL, cache=str(tmp_path))
+    assert told
     described = info("pendulum", **SMALL)
     assert list(described["splits"]) == ["train", "validation", "test"]
     arrays = described["splits"]["validation"]["arrays"]
@@ -194,6 +198,11 @@ def test_splits_without_arrays_are_described_by_their_rows() -> None:
     assert found["size"] == 4
     assert found["arrays"]["inputs"]["shape"] == [4, 3]
     assert found["arrays"]["targets"]["sum"] == 6
+    assert "missing" not in found["arrays"]["targets"]
+    values = describe("train", [{"inputs": np.array([0.5, np.nan, i], np.float32)} for i in range(4)])[
+        "arrays"
+    ]
+    assert (values["inputs"]["sum"], values["inputs"]["missing"]) == (8.0, 4)
     with pytest.raises(UserError, match="cannot be stacked"):
         describe("train", [{"inputs": np.arange(i)} for i in range(2)])
 

@@ -27,7 +27,8 @@ from ssm_core.protocols import LayerInfo
 from ssm_core.stack import Stack
 from ssm_core.testing import TaskSuite
 from ssm_data.info import info
-from ssm_data.speech_commands import wav
+from ssm_data.speech_commands import find, wav
+from ssm_data.speech_commands.blob import collect
 from ssm_data.speech_commands.spec import TEN, SpeechCommandsConfig
 
 WORDS = (*TEN, *(f"word{i:02d}" for i in range(25)))
@@ -334,6 +335,18 @@ def test_damaged_heads_are_told_and_nothing_else_happens(noise: bytes, place: in
 @given(st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=200))
 def test_samples_come_back_as_they_were(values: list[int]) -> None:
     assert wav.samples(as_wav(np.array(values))).tolist() == values
+
+
+@pytest.mark.parametrize("count", [256, 257])
+def test_words_are_numbered_however_many_there_are(tmp_path: Path, count: int) -> None:
+    names = [f"word{i:03d}/a.wav" for i in range(count)]
+    files = [(name, as_wav(np.ones(3))) for name in names] + [
+        (listing, f"{name}\n".encode()) for listing, name in zip(find.LISTS, names, strict=False)
+    ]
+    arrays, words = collect(find.Origin(tmp_path, (), lambda: iter(files)), tmp_path)
+    assert sorted(arrays["targets"].tolist()) == list(range(count))
+    assert len(words) == count
+    assert arrays["targets"].dtype == (np.uint8 if count == 256 else np.uint16)
 
 
 def test_rows_go_to_other_processes_and_are_described(clips: Path) -> None:

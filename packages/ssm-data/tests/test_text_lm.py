@@ -16,6 +16,7 @@ from ssm_core.plugin.config import field_docs, knobs
 from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.testing import TaskSuite
 from ssm_data.info import info
+from ssm_data.text_lm import data
 from ssm_data.text_lm.spec import TextLMConfig
 
 
@@ -138,11 +139,30 @@ def write(path, data: bytes):
     return path
 
 
+def test_pieces_are_learned_from_as_many_bytes_as_asked_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ssm_data.lm.corpus.BLOCK", 100)
+    file = write(tmp_path / "a.txt", b"".join(b"%03d is a line\n" % i for i in range(715)))
+    learn, seen = data.train_bpe, []
+
+    def counted(lines, *rest):
+        seen.extend(lines)
+        return learn(iter(seen), *rest)
+
+    monkeypatch.setattr(data, "train_bpe", counted)
+    given = {"level": "bpe", "vocab_size": 300, "sample_mb": 0.004, "validation": 0.25, "test": 0.25}
+    registry.build_task("text-lm", {"path": str(file), "cache": str(tmp_path / "cache"), **given}).prepare()
+    assert 3600 <= sum(map(len, seen)) <= 4100, "of the 5000 for training, without newlines"
+
+
 def test_too_few_documents_to_deal_are_told(tmp_path) -> None:
     file = write(tmp_path / "a.txt", b"only one document\n" * 9)
     task = registry.build_task("text-lm", {"path": str(file), "split_by": "documents"})
     with pytest.raises(UserError, match="split_by=position"):
         task.prepare()
+    write(file, b"only\n")
+    with pytest.raises(UserError, match=r"task\.validation=.*task\.test") as told:
+        registry.build_task("text-lm", {"path": str(file)}).prepare()
+    assert "split_by" not in str(told.value), "that is how it is cut already"
 
 
 def test_a_line_of_ten_million_bytes_is_encoded(tmp_path) -> None:

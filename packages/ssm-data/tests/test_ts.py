@@ -248,6 +248,14 @@ def test_values_are_asked_for_in_their_own_units(archive: Path) -> None:
     assert (task.metrics, task.primary) == (("mse", "mae"), ("mse", "min"))
 
 
+@pytest.mark.parametrize("label", ["1e39", "-1e39", "1_0", "nan", "inf", "?", ""])
+def test_what_is_asked_for_is_as_strict_as_values(tmp_path: Path, label: str) -> None:
+    rows = ["1,2:3,4:3", f"1,2:3,4:{label}"]
+    write(tmp_path, "Two", head(classLabel="", targetLabel="true"), rows, rows)
+    with pytest.raises(UserError, match=r"line \d+: the row ends with '.*', not with the number"):
+        make(tmp_path, "Two", target="value").splits()
+
+
 BAD = {
     "word": ("1,2:3,x:up", r"line 12: value 2 of channel 2 is 'x', not a finite number"),
     "infinite": ("1,inf:3,4:up", r"line 12: value 2 of channel 1 is 'inf'"),

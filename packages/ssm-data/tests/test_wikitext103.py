@@ -166,7 +166,9 @@ def test_hub_and_files_give_the_same(official: Path, tmp_path: Path, monkeypatch
             for array in ("tokens", "documents"):
                 assert np.array_equal(split.arrays[array], hub[name].arrays[array])
     assert asked[0] == (HUB, "wikitext-103-v1", WikiText103Config().revision)
-    assert "official, from the hub" in hub["train"].provenance
+    assert "official (the pinned revision), from the hub" in hub["train"].provenance
+    other = make(source="hub", cache=str(tmp_path / "hub"), revision="main").splits()["train"].provenance
+    assert other.startswith("of a revision of your own, from the hub: Salesforce/wikitext, wikitext-103-v1")
 
 
 def test_an_unreachable_hub_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

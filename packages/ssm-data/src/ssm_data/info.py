@@ -9,20 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_core.plugin.errors import UserError
-from ssm_core.protocols import Split
+from ssm_core.protocols import Progress, Split
 from ssm_data.cache import content_hash
 
 
-def info(task: str, **knobs: Any) -> dict[str, Any]:
+def info(task: str, progress: Progress | None = None, /, **knobs: Any) -> dict[str, Any]:
     """Describe the data of a task, making it first if it is not cached.
 
     Args:
         task: Name of the task.
+        progress: Told how far the making is.
         **knobs: Its knobs.
 
     Returns:
         ``{"task", "splits": {split: {"size", "provenance", "arrays": {name: {"shape", "dtype", "sha256", "sum"}}}}}``,
-        plain data; the hash is of the values in C order.
+        plain data; the hash is of the values in C order. Where values are missing (NaN), ``"missing"`` says how many,
+        and the sum is that of the others.
 
     Raises:
         PluginError: Unknown task.
@@ -32,6 +34,7 @@ def info(task: str, **knobs: Any) -> dict[str, Any]:
     from ssm_data.loading import build
 
     built = build(task, knobs)
+    built.prepare(progress)
     return {"task": task, "splits": {name: describe(name, split) for name, split in built.splits().items()}}
 
 
@@ -52,14 +55,16 @@ def describe(name: str, split: Split) -> dict[str, Any]:
 
 
 def describe_array(array: NDArray) -> dict[str, Any]:
-    """Return shape, dtype, sha256 of the values in C order, and sum (an int for whole numbers) of an array."""
-    total = array.sum(dtype=np.float64 if array.dtype.kind == "f" else np.int64)
-    return {
-        "shape": list(array.shape),
-        "dtype": str(array.dtype),
-        "sha256": content_hash(array),
-        "sum": total.item(),
-    }
+    """Return shape, dtype, sha256 of the values in C order, and sum (an int for whole numbers) of an array.
+
+    Missing values (NaN) are counted and not summed.
+    """
+    fractions = array.dtype.kind == "f"
+    total = array.sum(dtype=np.float64 if fractions else np.int64)
+    told = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": content_hash(array)}
+    if fractions and np.isnan(total) and (missing := int(np.isnan(array).sum())):
+        return {**told, "sum": np.nansum(array, dtype=np.float64).item(), "missing": missing}
+    return {**told, "sum": total.item()}
 
 
 def _stacked(name: str, split: Split) -> Mapping[str, NDArray]:

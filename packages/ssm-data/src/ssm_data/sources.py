@@ -2,7 +2,8 @@
 
 ``local`` looks for the official layouts under the data roots, ``hub`` downloads at a pinned revision, ``generate`` runs
 a generator. ``auto`` is local where there is no generator: an error if the files are nowhere. Where there is one, it is
-local if the files are there and no knob asks for other data than theirs, and generate otherwise. It never downloads.
+local if the files are there and no knob asks for other data than theirs, and generate otherwise; but below a root that
+the task was given they have to be there, if no knob does. It never downloads.
 What was taken is said in the data's provenance.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ssm_core.plugin.errors import UserError
-from ssm_data.files import hashed, sha256
+from ssm_data.files import hashed, is_there, sha256
 
 Source: TypeAlias = Literal["auto", "local", "hub", "generate"]
 
@@ -47,12 +48,22 @@ def find(folders: Sequence[str], files: Iterable[str], chosen: Path | None = Non
         folders: Names that the data set's folder goes by.
         files: Paths below it that have to be there.
         chosen: The user's data root, or None.
+
+    Raises:
+        UserError: If a folder may not be looked into.
     """
     files = list(files)
     for folder in candidates(folders, chosen):
-        if all((folder / name).exists() for name in files):
+        if all(is_there(folder / name) for name in files):
             return folder
     return None
+
+
+def made_because(knobs: Sequence[str]) -> str:
+    """Return why ``auto`` makes data: knobs that only made data have, or that there are no files."""
+    if not knobs:
+        return "no official files were found"
+    return f"{', '.join(knobs)} {'asks' if len(knobs) == 1 else 'ask'} for made ones"
 
 
 def counted(number: int, noun: str) -> str:
@@ -71,6 +82,11 @@ def told(path: Path | str, rows: int, official: int, hashes: Sequence[str] = ())
     """
     size = "" if rows == official else f"; NOT the official size: {counted(rows, 'row')}, not {official:,}"
     return f"official layout: {path}, {hashed(hashes or [sha256(Path(path))])}{size}"
+
+
+def kind_of(revision: str, pinned: str) -> str:
+    """Return what the data of a revision on the hub may be called: what another one holds was never looked at."""
+    return "official (the pinned revision)" if revision == pinned else "of a revision of your own"
 
 
 def missing(

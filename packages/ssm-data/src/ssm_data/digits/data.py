@@ -27,6 +27,9 @@ GREYS = 16
 KNOWN = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
 """sha256 of all images, uint8 (1797, 64)."""
 
+KNOWN_LABELS = "8ba4f891220f5e4c9c819638d1602d74b83618f167043c6da52a2a247841ddf0"
+"""sha256 of all labels, uint8 (1797,)."""
+
 FILE = "scikit-learn's digits.csv.gz"
 REPAIR = "reinstall scikit-learn, which ships the file"
 
@@ -113,10 +116,12 @@ def read() -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
         raise UserError(f"{FILE} cannot be read: {error or type(error).__name__}", REPAIR) from error
     images, labels = checked(np.asarray(values), np.asarray(labels))
     provenance = f"official: the {IMAGES} images that scikit-learn {sklearn.__version__} ships"
-    if cache.content_hash(images) == KNOWN:
-        return images, labels, f"{provenance} (sha256 {KNOWN[:12]}, as expected)"
-    cache.log.warning("%s has other images than the known ones; results may differ", FILE)
-    return images, labels, f"{provenance}; DIFFERS from the known ones"
+    known = (("images", images, KNOWN), ("labels", labels, KNOWN_LABELS))
+    others = " and ".join(name for name, array, sha256 in known if cache.content_hash(array) != sha256)
+    if not others:
+        return images, labels, f"{provenance} (sha256 {KNOWN[:12]}, labels {KNOWN_LABELS[:12]}, as expected)"
+    cache.log.warning("%s has other %s than the known ones; results may differ", FILE, others)
+    return images, labels, f"{provenance}; DIFFERS from the known ones in {others}"
 
 
 def checked(values: NDArray, labels: NDArray) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -24,6 +24,7 @@ ABSENT = frozenset(("", "nan", "na", "n/a", "nil", "null", "none", "?"))
 
 NO_NUMBER = "not a finite number (of float32), nor an empty cell for a missing value"
 NO_TIME = "not a finite number, as the first time of the table is"
+NO_FIRST = "neither a finite number nor a date (ISO 8601, such as 2010-03-24T09:51:00)"
 NO_DATE = "not a date (ISO 8601, such as 2010-03-24T09:51:00), as the first time of the table is"
 MIXED = "some dates name their time zone and some do not"
 
@@ -58,7 +59,10 @@ class Column:
             UserError: If a cell is no time, or of another kind than the first.
         """
         if self.dates is None:
-            self.dates = not _is_number(cells[0])
+            first = cells[0].strip()
+            self.dates = _is_date(first) and not _is_number(first)
+            if not self.dates and not _is_number(first):
+                raise wrong(self.path, int(lines[0]), f"{self.name} is {first[:40]!r}, {NO_FIRST}")
         if self.dates:
             return self._read(cells, lines, self._date, lambda cell: MIXED if _is_date(cell) else NO_DATE)
         return self._read(cells, lines, _finite, lambda _: NO_TIME)
@@ -125,7 +129,7 @@ def _number(cell: str) -> float:
 
 def _is_number(cell: str) -> bool:
     try:
-        _number(cell)
+        _finite(cell)
     except ValueError:
         return False
     return True

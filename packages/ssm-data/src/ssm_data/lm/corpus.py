@@ -19,6 +19,9 @@ from ssm_data.lm.tokenizer import between_characters
 BLOCK = 1 << 20
 """Bytes read at once."""
 
+NEAR = 0.25
+"""How far a cut between splits may go on to the end of a line, in shares of the smaller held-out split."""
+
 BOUNDARY = re.compile(rb"(?<=\n\n)(?!\n)")
 """Where a document begins after blank lines."""
 
@@ -155,6 +158,9 @@ def _falls(index: int, share: float, start: float) -> bool:
 def deal_positions(blocks: Iterable[Block], total: int, validation: float, test: float) -> Iterator[Dealt]:
     """Deal by place: first what is for training, then validation, then test; cut after a newline where one is near.
 
+    Near is a quarter of the smaller share: in a text of few or no lines the next newline may be the text's last byte,
+    and a cut there would leave a split empty.
+
     Args:
         blocks: The documents.
         total: Bytes in all.
@@ -163,18 +169,22 @@ def deal_positions(blocks: Iterable[Block], total: int, validation: float, test:
     """
     ends = [("train", round(total * (1 - validation - test))), ("validation", round(total * (1 - test)))]
     ends.append(("test", total))
-    place = 0
+    place, near = 0, round(total * min(validation, test) * NEAR)
     for text, begins in blocks:
         while text:
             while len(ends) > 1 and place >= ends[0][1]:
                 ends.pop(0)
                 begins = True  # each split begins a document of its own
             split, end = ends[0]
-            cut = len(text) if place + len(text) <= end or len(ends) == 1 else _line_end(text, end - place)
-            yield Dealt(split, text[:cut], begins)
-            place, text, begins = place + cut, text[cut:], False
+            last = place + len(text) <= end or len(ends) == 1
+            cut = len(text) if last else _line_end(text, end - place, near)
+            if cut:
+                yield Dealt(split, text[:cut], begins)
+            place, text, begins = place + cut, text[cut:], not last
+            if not last:  # also where the cut lies before the end: it goes between characters, not into one
+                ends.pop(0)
 
 
-def _line_end(text: bytes, place: int) -> int:
-    newline = text.find(b"\n", place - 1)
-    return newline + 1 if newline >= 0 else max(1, between_characters(text, place))
+def _line_end(text: bytes, place: int, near: int) -> int:
+    newline = text.find(b"\n", place - 1, place + near)
+    return newline + 1 if newline >= 0 else between_characters(text, place)

@@ -20,7 +20,7 @@ from ssm_data.lm.corpus import Dealt
 from ssm_data.lm.tokenizer import LONGEST, BpeTokenizer, ByteTokenizer, Tokenizer, id_type
 from ssm_data.lm.words import WordTokenizer
 
-PACKING = 1
+PACKING = 2
 """Raised when the same text gives other arrays; old caches are then left alone and new ones made."""
 
 SPLITS = ("train", "validation", "test")
@@ -158,6 +158,7 @@ def pack(
     total: int = 0,
     progress: Progress | None = None,
     place: str = "",
+    otherwise: str = "",
 ) -> dict[str, cache.Part]:
     """Return the packed splits from the cache, encoding the corpus if they are not there.
 
@@ -172,6 +173,7 @@ def pack(
         progress: Told of the bytes done.
         place: Where the corpus was found this time. The cache goes by content and does not know of it: the same text
             may lie elsewhere the next time.
+        otherwise: What the user can do about a split that gets nothing, beside giving more text.
 
     Raises:
         UserError: If the text cannot be read, gives a split without tokens, or the cache cannot be written.
@@ -182,7 +184,7 @@ def pack(
 
     def make(missing: list[str]) -> Iterator[tuple[str, cache.Arrays, str]]:
         with _scratch(work):
-            packed = _pack_all(work, task, tokenizer.load(), deal(), total, progress)
+            packed = _pack_all(work, task, tokenizer.load(), deal(), total, progress, otherwise)
             for name in missing:
                 yield name, packed[name], provenance(name, packed[name])
 
@@ -196,7 +198,13 @@ def pack(
 
 
 def _pack_all(
-    work: Path, task: str, tokenizer: Tokenizer, dealt: Iterable[Dealt], total: int, progress: Progress | None
+    work: Path,
+    task: str,
+    tokenizer: Tokenizer,
+    dealt: Iterable[Dealt],
+    total: int,
+    progress: Progress | None,
+    otherwise: str,
 ) -> dict[str, dict[str, NDArray]]:
     packers = {name: Packer(work, name, tokenizer) for name in SPLITS}
     done = 0
@@ -214,7 +222,7 @@ def _pack_all(
         if len(arrays["tokens"]) < 2:
             raise UserError(
                 f"{task}: the {name} split gets {len(arrays['tokens'])} tokens, and a language model needs two or more",
-                "give it more text, a larger share, or cut it elsewhere: --set task.split_by=position",
+                f"give it more text{otherwise}",
             )
     return packed
 

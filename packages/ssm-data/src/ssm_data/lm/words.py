@@ -24,7 +24,8 @@ class WordTokenizer:
     def __init__(self, model: bytes) -> None:
         self.end: int | None = None
         self.vocabulary: list[str] = json.loads(model)
-        self.spelled = [b"\n" if word == EOS else word.encode() + b" " for word in self.vocabulary]
+        # Lines of such files begin with a blank: each line end brings that of the next line, and no byte is lost.
+        self.spelled = [b"\n " if word == EOS else word.encode() + b" " for word in self.vocabulary]
         self._ids = {word.encode(): index for index, word in enumerate(self.vocabulary)}
         self._unknown = self._ids[UNKNOWN.encode()]
         self._eos = self._ids[EOS.encode()]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_core.plugin.errors import UserError
+from ssm_data import files
 from ssm_data.lra_image.grey import Grey, grey_of
 
 PLANES = 3 * 1024
@@ -94,9 +95,9 @@ def read_binary(path: Path, grey: Grey) -> Pictures:
     """Read a file of ``cifar-10-batches-bin``: for each picture its label, then its planes.
 
     Raises:
-        UserError: If it does not hold whole pictures, or a label is out of range.
+        UserError: If it cannot be read or does not hold whole pictures, or a label is out of range.
     """
-    content = np.fromfile(path, np.uint8)
+    content = np.frombuffer(files.content(path), np.uint8)
     if not content.size or content.size % (1 + PLANES):
         raise UserError(
             f"{path} has {content.size} bytes, which are not whole pictures of {1 + PLANES}",

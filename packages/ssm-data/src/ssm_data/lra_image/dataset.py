@@ -118,12 +118,13 @@ def find(config: LRAImageConfig) -> Origin:
 
 def _hub(config: LRAImageConfig) -> Origin:
     revision = config.revision or cifar.REVISION
-    pinned = "official (the pinned revision)" if revision == cifar.REVISION else "of a revision of your own"
     return Origin(
         identity={"reader": READER, "hub": cifar.HUB, "revision": revision, "grey": config.grey},
         pieces={"pool": ("train",), "test": ("test",)},
         read=lambda split: cifar.read_hub(revision, split, config.grey),
-        words=lambda: f"CIFAR-10, {pinned}: hub {cifar.HUB}@{revision}, grey by {config.grey}",
+        words=lambda: (
+            f"CIFAR-10, {sources.kind_of(revision, cifar.REVISION)}: hub {cifar.HUB}@{revision}, grey by {config.grey}"
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_core.plugin.errors import UserError
+from ssm_data import files
 from ssm_data.lra_image.cifar import Pictures, check_labels
 
 FILES = {
@@ -25,7 +26,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 def place(folder: Path, name: str) -> Path | None:
     """Return the file of that name in a folder, packed or not, or None."""
-    return next((path for path in (folder / f"{name}.gz", folder / name) if path.exists()), None)
+    return next((path for path in (folder / f"{name}.gz", folder / name) if files.is_there(path)), None)
 
 
 def is_there(folder: Path) -> bool:

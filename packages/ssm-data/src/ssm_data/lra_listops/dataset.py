@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Progress
 from ssm_data import cache, files, sources
 from ssm_data.lra_listops.generate import GENERATOR, ORDER, generate
@@ -38,28 +39,51 @@ def load_splits(config: ListOpsConfig, progress: Progress | None = None) -> dict
 
 def _choose(config: ListOpsConfig, progress: Progress | None) -> tuple[dict[str, Any], cache.Make]:
     """Return what the data is made from, and how, according to the source."""
-    found = None
-    if config.source == "local" or (config.source == "auto" and not config.changed):
-        found = _find(config.root)
+    asked = config.source == "local" or (config.source == "auto" and not config.changed)
+    found = _find(config.root) if asked else None
     if found:
         log.info("lra-listops: files in the official layout in %s", found["train"].parent)
         return _from_files(config, found, progress)
-    if config.source == "local":
+    # Who names a root means the files below it: lists made in their place might go unnoticed.
+    if config.source == "local" or (asked and config.root is not None):
         raise sources.missing(
             "lra-listops",
-            sources.candidates(FOLDERS, config.root),
+            _folders(config.root),
             files=f"official files ({', '.join(FILES.values())}, or the same with .gz)",
             instead="--set task.source=generate",
         )
-    log.info("lra-listops: lists made here by the published algorithm, not the official ones")
+    if config.source == "auto":
+        why = sources.made_because(config.changed)
+        log.warning("lra-listops: %s; lists are made here by their algorithm, not the official ones", why)
     return _from_generator(config, progress)
 
 
+def _folders(root: Path | None) -> list[Path]:
+    """Return the folders in which files are looked for; a root that was named may be that of the files itself."""
+    return sources.candidates(FOLDERS if root is None else (*FOLDERS, ""), root)
+
+
 def _find(root: Path | None) -> dict[str, Path] | None:
-    for suffix in ("", ".gz"):
-        names = {split: name + suffix for split, name in FILES.items()}
-        if folder := sources.find(FOLDERS, names.values(), root):
-            return {split: folder / name for split, name in names.items()}
+    """Return the file of each split, from the first folder that has all.
+
+    Raises:
+        UserError: If folders have some of them, and none has all.
+    """
+    partly: dict[Path, list[str]] = {}
+    for folder in _folders(root):
+        # The later entry counts: the unpacked file where both lie there.
+        either = [(split, folder / f"{name}{end}") for end in (".gz", "") for split, name in FILES.items()]
+        there = {split: path for split, path in either if files.is_there(path)}
+        found = {split: there[split] for split in FILES if split in there}
+        if len(found) == len(FILES):
+            return found
+        if found:
+            partly[folder] = [name for split, name in FILES.items() if split not in found]
+    for folder, names in partly.items():
+        raise UserError(
+            f"lra-listops: {folder} has some of the official files, but not {' and '.join(names)} (nor with .gz)",
+            "put all three there, or take lists made here: --set task.source=generate",
+        )
     return None
 
 

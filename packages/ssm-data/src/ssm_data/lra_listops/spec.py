@@ -23,9 +23,10 @@ class ListOpsConfig:
 
     Attributes:
         source: Where the lists come from: the official files (local), the exact generator (generate), or auto: the
-            files if they are there and no knob of the generator is set, else the generator.
-        root: Folder in which the official files are looked for; by default those that SSM_DATA_ROOT and DATA_PATH
-            name, data and raw_datasets.
+            files if they are there and no knob of the generator is set, else the generator, with a warning.
+        root: Folder in which the official files are looked for, or their own; with auto they have to be there then,
+            unless a knob of the generator is set. By default those that SSM_DATA_ROOT and DATA_PATH name, data and
+            raw_datasets.
         min_length: Every list made here is longer; brackets of operators count, the closing id does not.
         max_length: Every list is shorter.
         max_depth: Depth at which only digits stand, the whole list being at depth 1; so at most max_depth - 1

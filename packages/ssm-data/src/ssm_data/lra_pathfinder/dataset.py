@@ -14,7 +14,7 @@ from ssm_core.protocols import Progress
 from ssm_data import cache, files, sources
 from ssm_data.lra_pathfinder import reader
 from ssm_data.lra_pathfinder.generate import GENERATOR, SPLITS, Recipe, pictures, recipe, worth_compiling
-from ssm_data.lra_pathfinder.spec import RELEASED, ROWS, PathfinderKnobs
+from ssm_data.lra_pathfinder.spec import RELEASED, ROWS, SIZES, PathfinderKnobs
 from ssm_data.pixels import PixelSplit, Selection
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ def load_splits(
     folder = find(config, resolution)
     if folder is not None:
         return _files(config, resolution, folder, task, vocabulary, progress)
-    if config.source == "local":
+    asked = _other(config, resolution)
+    # Who names a root means the files below it: pictures made in their place might go unnoticed.
+    if config.source == "local" or (config.source == "auto" and config.root is not None and not asked):
         raise sources.missing(
             task,
             sources.candidates(_names(resolution), config.root),
@@ -59,23 +61,24 @@ def load_splits(
             instead="--set task.source=generate",
         )
     if config.source == "auto":
-        why = (
-            f"{', '.join(config.changed)} ask for made ones"
-            if config.changed
-            else "no official files were found"
-        )
-        log.warning("%s: %s; pictures are made here after their algorithm", task, why)
+        log.warning("%s: %s; pictures are made here after their algorithm", task, sources.made_because(asked))
     return _made(config, resolution, task, vocabulary, progress)
 
 
 def find(config: PathfinderKnobs, resolution: int) -> Path | None:
     """Return the folder of the official files of a difficulty, or None if they are nowhere or not asked for."""
-    made = config.source == "generate" or (config.source == "auto" and config.changed)
-    if made or config.contour_length not in RELEASED:
+    if config.source == "generate" or (config.source == "auto" and _other(config, resolution)):
         return None
     difficulty = _difficulty(config)
     found = sources.find(_names(resolution), [f"{difficulty}/metadata"], config.root)
     return found / difficulty if found else None
+
+
+def _other(config: PathfinderKnobs, resolution: int) -> tuple[str, ...]:
+    """Return the knobs that ask for pictures which the release has not."""
+    length = () if config.contour_length in RELEASED else (f"contour_length = {config.contour_length}",)
+    size = () if resolution in SIZES else (f"resolution = {resolution}",)
+    return (*config.changed, *length, *size)
 
 
 def _names(resolution: int) -> list[str]:
@@ -95,7 +98,8 @@ def _files(
     progress: Progress | None,
 ) -> dict[str, PixelSplit]:
     rows, lists = reader.listed(folder, config.expected_rows), reader.fingerprint(folder)
-    size = "" if len(rows) == ROWS else f" (NOT the release's {ROWS:,})"
+    whole = ROWS - reader.has_empty(folder)
+    size = "" if len(rows) == whole else f" (NOT the release's {whole:,})"
     told = (
         f"files of the official release's layout, {sources.counted(len(rows), 'picture')}{size}: {folder}, "
         f"lists sha256 {lists}"

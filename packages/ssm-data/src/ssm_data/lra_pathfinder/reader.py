@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ssm_core.plugin.errors import UserError
+from ssm_data import files
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,7 @@ def listed(folder: Path, expected: int) -> list[Listed]:
             f"the lists in {folder / 'metadata'} have {len(rows)} pictures, not {expected}",
             "unpack the whole release, or say how many there are to be: --set task.expected_rows=...",
         )
-    known_empty = folder.parts[-2:] == KNOWN_EMPTY[:2]
-    kept = [row for row in rows if not (known_empty and row.file == KNOWN_EMPTY[2])]
+    kept = [row for row in rows if not (has_empty(folder) and row.file == KNOWN_EMPTY[2])]
     if len(kept) != len(rows):
         log.info("lra-pathfinder: %s is left out, a file known to be empty", folder / KNOWN_EMPTY[2])
     if not kept:
@@ -84,11 +84,16 @@ def listed(folder: Path, expected: int) -> list[Listed]:
     return kept
 
 
+def has_empty(folder: Path) -> bool:
+    """Whether a folder is that of the difficulty in which the release has an empty picture."""
+    return folder.parts[-2:] == KNOWN_EMPTY[:2]
+
+
 def fingerprint(folder: Path) -> str:
     """Return the sha256 of all lists of a difficulty."""
     total = hashlib.sha256()
     for path in lists(folder):
-        total.update(path.read_bytes())
+        total.update(files.content(path))
     return total.hexdigest()
 
 
@@ -133,7 +138,7 @@ def _rows(path: Path) -> Iterator[Listed]:
 
 def _columns(path: Path) -> Iterator[list[str]]:
     """Yield the columns of each row: of text, as released, or of an array of strings, as the program writes it."""
-    content = path.read_bytes()
+    content = files.content(path)
     if content.startswith(NUMPY):
         try:
             table = np.load(path, allow_pickle=False)

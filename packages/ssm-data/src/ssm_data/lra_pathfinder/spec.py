@@ -16,6 +16,9 @@ ROWS = 200_000
 RELEASED = {6: "curv_baseline", 9: "curv_contour_length_9", 14: "curv_contour_length_14"}
 """Dashes of a target curve -> folder in the official release."""
 
+SIZES = (32, 64, 128, 256)
+"""Pixels of a side, in the official release."""
+
 GENERATED = ("n_train", "n_validation", "n_test", "seed", "contrast")
 """Knobs of made pictures alone; asking for others than the published values asks for made pictures."""
 
@@ -27,9 +30,9 @@ class PathfinderKnobs:
     Attributes:
         source: Where pictures come from: "local" files of the official release, "generate" for pictures made here after
             the published algorithm, or "auto": the files if they are there and no knob of made pictures is changed,
-            else made ones (the provenance says which).
-        root: Data root below which files are looked for; by default what SSM_DATA_ROOT and DATA_PATH name, ./data and
-            ./raw_datasets.
+            else made ones (a warning and the provenance say so).
+        root: Data root below which files are looked for; with "auto" they have to be there then, unless a knob asks for
+            made pictures. By default what SSM_DATA_ROOT and DATA_PATH name, ./data and ./raw_datasets.
         contour_length: Dashes of each of the two long curves: 14 is the benchmark's; 6 and 9 are the release's easier
             ones; made pictures may have any number from 2 to 14.
         expected_rows: Pictures that the files' metadata have to list in all, lest a part is taken for the whole; 0

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from ssm_core.protocols import Progress
 from ssm_data import cache, files, sources
 from ssm_data.lra_text import read, spam
-from ssm_data.lra_text.spec import HUB, TextConfig
+from ssm_data.lra_text.spec import HUB, REVISION, TextConfig
 from ssm_data.tokens import Alphabet, TokenSplit, of_characters, read_alphabet, stored
 
 log = logging.getLogger(__name__)
 
-BUILDER = 1
-"""Raised when the arrays from the same reviews change."""
+BUILDER = 2
+"""Raised when the arrays from the same reviews change, or what is said of them."""
 
 FOLDERS = (read.FOLDER, f"imdb/{read.FOLDER}", "")
 PARQUET_FOLDERS = ("imdb", "stanfordnlp/imdb", "")
@@ -118,7 +118,9 @@ def find(config: TextConfig) -> Origin:
     if config.dataset == "spam":
         return _spam(config)
     if config.source == "hub":
-        place = f"official: downloaded from {HUB}, revision {config.revision}"
+        place = (
+            f"{sources.kind_of(config.revision, REVISION)}: downloaded from {HUB}, revision {config.revision}"
+        )
         identity = {"hub": HUB, "revision": config.revision, "reader": read.READER}
         return Origin(place, identity, _checked(place, lambda _: read.hub(config.revision)))
     for look in (_folder, _archive, _parquet):

@@ -15,7 +15,7 @@ from typing import Any
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Progress
-from ssm_data import tsv
+from ssm_data import files, tsv
 from ssm_data.lra_text.spec import HUB
 
 READER = 1
@@ -60,17 +60,17 @@ def folder(path: Path, progress: Progress | None = None) -> dict[str, Reviews]:
     """Read the unpacked layout: ``train|test / neg|pos / NUMBER_RATING.txt``, in the order of class and number.
 
     Raises:
-        UserError: For a file of another name, an empty one, or one that is not UTF-8.
+        UserError: For a file of another name, an empty one, one that is not UTF-8 or cannot be read.
     """
     found = {}
     for part in PARTS:
-        files = [(file, label) for label, name in enumerate(LABELS) for file in _sorted(path / part / name)]
-        found[part] = _collect(((file, file.read_bytes(), label) for file, label in files), part, progress)
+        listed = [(file, label) for label, name in enumerate(LABELS) for file in _sorted(path / part / name)]
+        found[part] = _collect(((file, files.content(file), label) for file, label in listed), part, progress)
     return found
 
 
 def _sorted(path: Path) -> list[Path]:
-    return sorted(path.iterdir(), key=lambda file: _number(file, file.name))
+    return sorted(files.inside(path), key=lambda file: _number(file, file.name))
 
 
 def _number(path: Path, name: str) -> int:
@@ -142,7 +142,7 @@ def _collect(rows: Iterable[tuple[Path, bytes, int]], part: str, progress: Progr
     return reviews
 
 
-def parquet(files: dict[str, Path]) -> dict[str, Reviews]:
+def parquet(found: dict[str, Path]) -> dict[str, Reviews]:
     """Read the hub's files: columns ``text`` and ``label``.
 
     Raises:
@@ -150,16 +150,16 @@ def parquet(files: dict[str, Path]) -> dict[str, Reviews]:
     """
     from datasets import Dataset
 
-    found = {}
+    parts = {}
     with tempfile.TemporaryDirectory() as place:  # the library's own copy, of which nothing is to be left
-        for part, file in files.items():
+        for part, file in found.items():
             try:
                 data = Dataset.from_parquet(str(file), cache_dir=place, keep_in_memory=True)
             except Exception as error:  # the library raises errors of many kinds for a bad file
                 reason = error.__cause__ or error
                 raise tsv.wrong(file, 0, f"the file is damaged or no Parquet file ({reason})") from error
-            found[part] = _table(file, data)
-    return found
+            parts[part] = _table(file, data)
+    return parts
 
 
 def hub(revision: str) -> dict[str, Reviews]:
@@ -169,11 +169,13 @@ def hub(revision: str) -> dict[str, Reviews]:
         UserError: If they cannot be had.
     """
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     place = Path(f"{HUB}@{revision}")
     try:
-        data = load_dataset(HUB, "plain_text", revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:
+        found = load_dataset(HUB, "plain_text", revision=revision)
+        data = {part: found[part] for part in PARTS}
+    except (OSError, ValueError, RuntimeError, KeyError, DatasetsError) as error:
         raise UserError(
             f"lra-text cannot download {place}: {error}",
             f"put {FOLDER}/ or {ARCHIVE} under a data root instead: --set task.root=... or SSM_DATA_ROOT=...",

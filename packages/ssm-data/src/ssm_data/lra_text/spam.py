@@ -12,7 +12,7 @@ import numpy as np
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Progress
 from ssm_data import tsv
-from ssm_data.files import hashed
+from ssm_data.files import hashed, inside
 from ssm_data.lra_text.mail import body
 from ssm_data.lra_text.read import Reviews
 
@@ -144,11 +144,11 @@ def collect(folder: Path, progress: Progress | None = None) -> Corpus:
 
 def listed(folder: Path) -> list[Path]:
     """Return the messages of a group by name; the package has each a second time, as JSON."""
-    files = sorted(path for path in folder.iterdir() if path.suffix != ".json")
-    for file in files:
+    messages = [path for path in inside(folder) if path.suffix != ".json"]
+    for file in messages:
         if not NAME.fullmatch(file.name):
             raise tsv.wrong(file, 0, f"'{file.name}' is no message's name: NUMBER.MD5.txt")
-    return files
+    return messages
 
 
 def _content(file: Path) -> bytes:

@@ -11,6 +11,9 @@ from ssm_data.lra import PAPER, published
 
 HUB = "stanfordnlp/imdb"
 
+REVISION = "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"
+"""Of the hub's data set: what was looked at, and is called official."""
+
 
 @config
 class TextConfig:
@@ -37,7 +40,7 @@ class TextConfig:
     dataset: Literal["imdb", "spam"] = "imdb"
     source: Literal["auto", "local", "hub"] = "auto"
     root: Path | None = None
-    revision: str = "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"
+    revision: str = REVISION
     level: Literal["byte", "char"] = "byte"
     min_freq: int = 15
     append_eos: bool = True

@@ -51,7 +51,10 @@ def collect(origin: Origin, work: Path, progress: Progress | None = None) -> tup
     return {
         "values": _sorted(work, lengths, order, offsets),
         "offsets": offsets,
-        "targets": np.array([place[names[i].split("/")[0]] for i in order], np.uint8),
+        # A byte holds the numbers of the official words; a collection of one's own may have more of them.
+        "targets": np.array(
+            [place[names[i].split("/")[0]] for i in order], np.min_scalar_type(len(words) - 1)
+        ),
         "official": official[order],
         "sums": sums[order],
     }, words

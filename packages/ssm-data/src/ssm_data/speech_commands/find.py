@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from ssm_core.plugin.errors import UserError
-from ssm_data import sources
+from ssm_data import files, sources
 
 LISTS = ("validation_list.txt", "testing_list.txt")
 """The official lists; a clip in neither is for training."""
@@ -57,7 +57,7 @@ def find(root: Path | None) -> Origin:
         UserError: If they are nowhere.
     """
     if folder := sources.find(FOLDERS, LISTS, root):
-        words = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("_"))
+        words = [path for path in files.inside(folder) if path.is_dir() and not path.name.startswith("_")]
         return Origin(folder, (folder, *words), lambda: _folder(folder, words))
     for name in ARCHIVES:
         if place := sources.find(("", "SpeechCommands", "speech_commands"), [name], root):

@@ -75,12 +75,19 @@ def load(
     if config.level == "bpe":
         learned = {**dealt, "vocab_size": config.vocab_size, "sample_mb": config.sample_mb}
         training = lambda: (text for split, text, _ in deal() if split == "train")  # noqa: E731
-        lines = lambda: sampled_lines(training, config.sample_mb, found.size)  # noqa: E731
+        # About its size, whichever way it is split: to count it would be to read all once more.
+        held = round(found.size * (1 - config.validation - config.test))
+        lines = lambda: sampled_lines(training, config.sample_mb, held)  # noqa: E731
         pieces = lambda text: train_bpe(text, config.vocab_size, found.place or found.words)  # noqa: E731
-        sample = min(found.size, round(config.sample_mb * 1e6))
+        sample = min(held, round(config.sample_mb * 1e6))
         train = lambda: learning(pieces, lines(), TASK, sample, progress)  # noqa: E731
         place = obtain_tokenizer(base, TASK, "bpe", learned, train)
-    return place, pack(base, TASK, dealt, place, deal, provenance, found.size, progress, found.place)
+    otherwise = ", or larger shares: --set task.validation=... and --set task.test=..."
+    if config.split_by == "documents":
+        otherwise += ", or cut it elsewhere: --set task.split_by=position"
+    return place, pack(
+        base, TASK, dealt, place, deal, provenance, found.size, progress, found.place, otherwise
+    )
 
 
 def find(config: TextLMConfig, progress: Progress | None = None) -> Found:

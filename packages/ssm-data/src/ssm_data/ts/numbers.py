@@ -62,11 +62,20 @@ def _number(word: str, place: int, whose: str) -> float:
     if word == "?" or word.lower() == "nan":
         return np.nan
     try:
-        value = float(word)
-        if not abs(value) <= LARGEST or "_" in word:
-            raise ValueError
+        return finite(word)
     except ValueError:
         raise ValueError(
             f"value {place} of {whose} is {word[:40]!r}, not a finite number (of float32) or ?"
         ) from None
+
+
+def finite(word: str) -> float:
+    """Return a word as a number that float32 can hold.
+
+    Raises:
+        ValueError: If it is none; Python's underscores between digits are no part of one.
+    """
+    value = float(word)
+    if not abs(value) <= LARGEST or "_" in word:
+        raise ValueError
     return value

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssm_data.ts.header import Header, lines, read_header, wrong
-from ssm_data.ts.numbers import numbers
+from ssm_data.ts.numbers import finite, numbers
 from ssm_data.ts.times import pairs, together
 
-READER = 1
-"""Raised when the arrays from the same files change."""
+READER = 2
+"""Raised when the arrays from the same files change, or files are refused that were not."""
 
 OUTSIDE_BRACKETS = re.compile(r":(?![^()]{0,64}\))")
 """What stands between channels; times of day have colons too. No pair is longer: to look on to the end of the
@@ -84,11 +84,12 @@ def _stamped(fields: list[str]) -> tuple[NDArray[np.float32], NDArray[np.float64
 def _label(word: str, header: Header) -> str:
     if header.values:
         try:
-            if np.isfinite(float(word)):
-                return word
+            finite(word)
         except ValueError:
-            pass
-        raise ValueError(f"the row ends with {word[:40]!r}, not with the number that is asked for")
+            raise ValueError(
+                f"the row ends with {word[:40]!r}, not with the number (finite in float32) that is asked for"
+            ) from None
+        return word
     if word not in header.classes:
         raise ValueError(f"the label {word[:40]!r} is none of the head's: {', '.join(header.classes)}")
     return word

@@ -20,7 +20,7 @@ from ssm_data.lm.text import learning, sampled_lines
 from ssm_data.lm.tokenizer import train_bpe
 from ssm_data.lm.words import learn_words
 from ssm_data.sources import counted
-from ssm_data.wikitext103.spec import WikiText103Config
+from ssm_data.wikitext103.spec import REVISION, WikiText103Config
 
 TASK = "wikitext103"
 HUB = "Salesforce/wikitext"
@@ -148,7 +148,7 @@ def find_hub(config: WikiText103Config) -> Found:
     return Found(
         blocks=blocks,
         identity={"hub": HUB, "name": name, "revision": config.revision},
-        words=f"official, from the hub: {HUB}, {name}, revision {config.revision}",
+        words=f"{sources.kind_of(config.revision, REVISION)}, from the hub: {HUB}, {name}, revision {config.revision}",
     )
 
 

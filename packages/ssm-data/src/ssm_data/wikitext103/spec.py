@@ -9,6 +9,9 @@ from ssm_core.plugin.config import config
 from ssm_core.plugin.spec import Paper, Published, TaskSpec
 from ssm_data.lm.spec import LanguageConfig
 
+REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
+"""Of the hub's data set: what was looked at, and is called official."""
+
 
 @config
 class WikiText103Config(LanguageConfig):
@@ -33,7 +36,7 @@ class WikiText103Config(LanguageConfig):
     tied: bool = True
     source: Literal["auto", "local", "hub"] = "auto"
     root: Path | None = None
-    revision: str = "b08601e04326c79dfdd32d625aee71d232d685c3"
+    revision: str = REVISION
     text: Literal["tokens", "raw"] = "tokens"
     level: Literal["word", "bpe", "byte"] = "word"
     vocab_size: int = 8192
