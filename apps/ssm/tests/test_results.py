@@ -261,6 +261,7 @@ def test_a_choice_that_does_not_run_is_a_problem(monkeypatch):
 
 
 def test_an_environment_that_cannot_be_met_is_told(monkeypatch):
+    importlib.import_module("ssm_core.ops")  # where linear_scan is registered
     monkeypatch.setenv("SSM_BACKEND", "fast")
     assert _choice("linear_scan", "cpu").startswith(
         "none: linear_scan: the environment variable SSM_BACKEND is 'fast'"
