@@ -45,12 +45,13 @@ class Page(HTMLParser):
 def test_a_page_has_comparison_results_and_pictures(make_run):
     runs = [make_run(seed=seed, test=value) for seed, value in enumerate([0.25, 0.31])]
     (runs[0].path / "eval").mkdir(exist_ok=True)
-    stored = {"split": "test", "step": 4, "overrides": ["task.scale=2.0"], "metrics": {"mse": 0.625}}
-    write_json(runs[0].path / "eval" / "more.json", stored)
+    stored = {"split": "test", "step": 4, "overrides": {"task": {"scale": 2.0}}}
+    write_json(runs[0].path / "eval" / "more.json", stored | {"metrics": {"mse": 0.625, "nll": float("nan")}})
     page = Page(html_report(runs))
     assert page.rows[1][:2] == ["toynet", "0, 1"]
     assert "0.28" in page.rows[1]
     assert ["test", "4", "task.scale=2.0", "mse", "0.625"] in page.rows
+    assert ["test", "4", "task.scale=2.0", "nll", "not finite"] in page.rows
     assert any(row[0] == "test" and row[-1] == "0.31" for row in page.rows)
     assert len(page.images) == 2, "a learning curve each"
     assert all(image.startswith("data:image/png;base64,iVBOR") for image in page.images)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssm_core.held import held
 from ssm_core.opkit.dispatch import numba_problem
-from ssm_core.testing.memory import held
 from ssm_smr import smr_gate
 
 B, L, H, TAU = 2, 4096, 32, 4

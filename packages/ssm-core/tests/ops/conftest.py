@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssm_core.held import held
 from ssm_core.opkit.dispatch import numba_problem
-from ssm_core.testing.memory import held
 
 
 @pytest.fixture(autouse=True)

@@ -186,15 +186,15 @@ def _labels(groups: Sequence[Sequence[Result]]) -> list[str]:
     A plugin's own settings are compared among groups of the same backbone and add-ons only: between two backbones
     they differ by nature.
     """
-    flat = [_flat(_settings(group[0])) for group in groups]
+    flattened = [flat(_settings(group[0])) for group in groups]
     names = [group[0].config.label() for group in groups]
     labels = []
-    for own, name in zip(flat, names, strict=True):
-        peers = [other for other, label in zip(flat, names, strict=True) if label == name]
+    for own, name in zip(flattened, names, strict=True):
+        peers = [other for other, label in zip(flattened, names, strict=True) if label == name]
         parts = [name]
         for key, value in own.items():
             of_plugin = key.startswith(("backbone.", "addons.", "plugins."))
-            others = peers if of_plugin else flat
+            others = peers if of_plugin else flattened
             # Of what is not set, the others' labels say all that there is.
             if value is not None and any(other.get(key, value) != value for other in others):
                 parts.append(f"{key}={value}")
@@ -202,10 +202,10 @@ def _labels(groups: Sequence[Sequence[Result]]) -> list[str]:
     return labels
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Return ``{"a": {"b": 1}}`` as ``{"a.b": 1}``; add-ons under their short names."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key.rpartition('/')[2]}" if prefix == "addons." else f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found

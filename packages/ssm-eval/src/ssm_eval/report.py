@@ -13,7 +13,7 @@ from typing import Any
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.run.folder import RunFolder
-from ssm_eval.compare import compare_runs
+from ssm_eval.compare import compare_runs, flat
 from ssm_eval.plots.curve import learning_curve
 
 STYLE = """
@@ -81,7 +81,7 @@ def _run(run: RunFolder) -> str:
         *(_picture(file) for file in _pictures(run, rows)),
         _details("settings", tree),
         _details("data", run.data()),
-        _details("environment", _environment(run)),
+        _details("environment", run.env()),
     ]
     return "\n".join(filter(None, parts))
 
@@ -97,8 +97,10 @@ def _measured(run: RunFolder, rows: Iterable[Mapping[str, Any]]) -> list[dict[st
     for file in sorted((run.path / "eval").glob("*.json")):
         try:
             one = json.loads(file.read_bytes())
-            what = {"split": one["split"], "step": one["step"], "settings": ", ".join(one["overrides"])}
-            stored += [what | {"metric": name, "value": value} for name, value in one["metrics"].items()]
+            settings = ", ".join(f"{key}={value}" for key, value in flat(one["overrides"]).items())
+            what = {"split": one["split"], "step": one["step"], "settings": settings}
+            for name, value in one["metrics"].items():  # null stands for what is not finite
+                stored.append(what | {"metric": name, "value": math.nan if value is None else value})
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # not one of ours, or torn
     # A run's own test is stored like any other: once is enough.
@@ -119,14 +121,6 @@ def _pictures(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
 def _picture(file: Path) -> str:
     data = base64.b64encode(file.read_bytes()).decode("ascii")
     return f'<p><img alt="{escape(file.stem)}" src="data:image/png;base64,{data}"></p>'
-
-
-def _environment(run: RunFolder) -> Any:
-    file = run.path / "env.json"
-    try:
-        return json.loads(file.read_bytes()) if file.is_file() else None
-    except ValueError:
-        return None
 
 
 def _details(title: str, tree: Any) -> str:

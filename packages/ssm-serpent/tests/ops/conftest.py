@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssm_core.held import held
 from ssm_core.opkit.dispatch import numba_problem, triton_problem
-from ssm_core.testing.memory import held
 
 
 class Where(NamedTuple):

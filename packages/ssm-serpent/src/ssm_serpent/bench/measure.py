@@ -12,6 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from ssm_core.bench.clock import machine, milliseconds
 from ssm_core.bench.harness import TOLERANCE, take_turns
+from ssm_core.held import held
 from ssm_core.protocols import Result
 from ssm_serpent.bench.parts import Function, Parts, leaves, parts
 from ssm_serpent.bench.spec import SerpentBenchConfig
@@ -152,15 +153,4 @@ def peak_bytes(run: Callable[[], None], device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        run()
-    # A profile keeps single allocations in what it was made of only.
-    made_of: Any = profile.profiler
-    events = [e for e in made_of.kineto_results.events() if e.name() == "[memory]"]
-    now = highest = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        highest = max(highest, now)
-    return highest
+    return held(run).peak

@@ -1,4 +1,4 @@
-"""Memory of CPU tensors while a function runs, for tests of what an operation keeps."""
+"""Memory of CPU tensors while a function runs, for benches and for tests of what an operation keeps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+
+CPU = [torch.profiler.ProfilerActivity.CPU]
 
 
 class Held(NamedTuple):
@@ -22,7 +24,7 @@ class Held(NamedTuple):
 
 def held(function: Callable[[], object]) -> Held:
     """Run a function and return what it held."""
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(activities=CPU, profile_memory=True) as profile:
         result = function()
     profiler: Any = (
         profile.profiler
