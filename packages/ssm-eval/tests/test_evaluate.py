@@ -12,7 +12,8 @@ from torch import nn
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Batch, Loss, Needs, Output, Task
-from ssm_eval.evaluation import evaluate, evaluate_run, find_device
+from ssm_eval.evaluation import evaluate, evaluate_run
+from ssm_eval.trained import find_device
 
 
 class Sums(Task):

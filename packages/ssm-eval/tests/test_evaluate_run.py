@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.run.folder import write_json
-from ssm_eval import evaluation
+from ssm_eval import evaluation, trained
 from ssm_eval.evaluation import evaluate_run
 from ssm_eval.results import read_result
 
@@ -26,7 +26,7 @@ def run(make_run):
 
 def moving(monkeypatch, run, *, before: bool) -> None:
     """Let training find a better checkpoint, and delete the old one, while the first evaluation reads the weights."""
-    real, left = evaluation.load, [True]
+    real, left = trained.load, [True]
 
     def load(*args, **options):
         loaded = None if before else real(*args, **options)
@@ -38,7 +38,7 @@ def moving(monkeypatch, run, *, before: bool) -> None:
                 raise UserError(f"cannot read {old}")  # as it was when it had asked for the pointer already
         return loaded or real(*args, **options)
 
-    monkeypatch.setattr(evaluation, "load", load)
+    monkeypatch.setattr(trained, "load", load)
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -3,6 +3,7 @@
 COMMANDS = {
     "train": ("Runs", "Train a model; prints the path of its run folder."),
     "eval": ("Runs", "Measure a trained run on a split, also under other task settings."),
+    "predict": ("Runs", "Ask a trained run about rows of your own."),
     "compare": ("Runs", "Put runs side by side: metrics over seeds, parameters, time."),
     "report": ("Runs", "Write runs into one page of HTML: comparison, results, pictures, settings, data."),
     "study": ("Runs", "Run a study: all its models and seeds, side by side, and what they say."),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ from ssm_core.measured import BandPlot as BandPlot
 from ssm_core.measured import Chart as Chart
 from ssm_core.measured import Curve as Curve
 from ssm_core.measured import Result as Result
+from ssm_core.plugin.errors import UserError
 
 State: TypeAlias = Any
 """A tree (dict, tuple) of tensors, batch on axis 0; ``()`` for a mixer without memory."""
@@ -294,12 +297,15 @@ class Task(Protocol):
         metrics: Names of the metrics that ``ssm_eval`` computes from :meth:`predictions`.
         primary: (metric, "min" or "max"): selects the best checkpoint on the validation split.
         max_length: Longest sequence it yields, None if unknown.
+        labels: Names of the classes, in the order of their ids, or of the numbers that are asked for; empty if they
+            have none.
     """
 
     needs: Needs = Needs()
     metrics: Sequence[str] = ()
     primary: tuple[str, str] = ("loss", "min")
     max_length: int | None = None
+    labels: Sequence[str] = ()
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Make or fetch the data, if it is not cached yet. Safe to call from several processes at once."""
@@ -339,3 +345,31 @@ class Task(Protocol):
     def plots(self, output: Output, batch: Batch) -> Sequence[BandPlot]:
         """Return panels of predictions for the run's second picture; none by default."""
         return ()
+
+    def read(self, path: Path) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of a file of the user's own, for ``ssm predict``; targets may be missing in them.
+
+        Rows in .npz and .npy files need no method of the task. A task whose data come from files of some other kind
+        reads those here; what it returns may have ``names``, a word for each row.
+
+        Raises:
+            UserError: If it does not read such files, or the file is damaged.
+        """
+        raise UserError(
+            f"{type(self).__name__} reads no {path.suffix or 'such'} files",
+            "give the rows as .npz: an array for each that `ssm data info TASK` lists, rows on the first axis",
+        )
+
+    def question(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a row whose targets are not known as one that :meth:`collate` takes, in which everything is asked.
+
+        The targets are zeros here, of the shape that the task's own rows have: as many as the row has elements, if
+        each element has its own. A task whose rows have no ``targets`` finds them itself, and is left to it.
+        """
+        known = next(iter(self.splits().values()))[0]
+        if "targets" not in known:
+            return row
+        kind = np.asarray(known["targets"])
+        each = "inputs" in known and kind.ndim > 0 and len(kind) == len(known["inputs"])
+        shape = (len(row["inputs"]), *kind.shape[1:]) if each else kind.shape
+        return {**row, "targets": np.zeros(shape, kind.dtype)}

@@ -79,6 +79,7 @@ class Recall(Labelling):
         self.drawn = drawn
         self.vocabulary_size = vocabulary
         self.max_length = max_length
+        self.labels = [names.get(token, str(token)) for token in range(vocabulary)]
         self._names, self._cache = names, cache
         self._splits: dict[str, Split] = {}
 

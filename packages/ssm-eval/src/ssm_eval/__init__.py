@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ssm_eval.evaluation import Evaluation, evaluate, evaluate_run
     from ssm_eval.metrics import make_metrics
     from ssm_eval.plots import learning_curve, predictions
+    from ssm_eval.prediction import Predictions, predict_run
     from ssm_eval.published import nearest_published, published_for, published_rows
     from ssm_eval.report import html_report
     from ssm_eval.stats import Summary, summarise
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "Evaluation",
+    "Predictions",
     "Summary",
     "compare_runs",
     "evaluate",
@@ -25,6 +27,7 @@ __all__ = [
     "learning_curve",
     "make_metrics",
     "nearest_published",
+    "predict_run",
     "predictions",
     "published_for",
     "published_rows",
@@ -35,6 +38,7 @@ __all__ = [
 _HOMES = {
     "Comparison": "compare",
     "Evaluation": "evaluation",
+    "Predictions": "prediction",
     "Summary": "stats",
     "compare_runs": "compare",
     "evaluate": "evaluation",
@@ -43,6 +47,7 @@ _HOMES = {
     "learning_curve": "plots",
     "make_metrics": "metrics",
     "nearest_published": "published",
+    "predict_run": "prediction",
     "predictions": "plots",
     "published_for": "published",
     "published_rows": "published",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssm_core.evaluating import evaluating
-from ssm_core.model import SequenceModel
 from ssm_core.plugin.config import plain
 from ssm_core.plugin.errors import UserError, did_you_mean
 from ssm_core.protocols import Batch, Output, Progress, Split, Task
-from ssm_core.run.config import RunConfig
 from ssm_core.run.data import changed, data_of
 from ssm_core.run.folder import RunFolder, write_json
-from ssm_core.run.load import load
-from ssm_eval.checkpoint import pointer
+from ssm_eval.forward import each_tensor, forward
 from ssm_eval.metrics import Mean, make_metrics
+from ssm_eval.trained import find_device, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -86,13 +83,11 @@ def evaluate(
     with evaluating(model), torch.no_grad():
         for rows in batches:
             batch = task.collate([data[row] for row in rows]).to(device)
-            with _arithmetic(torch.device(device), precision):
-                output = model(batch) if state is None else model(batch, state)
-            output = _each_tensor(output, _widened)
+            output = forward(model, batch, state, precision)
             state = output.state if carries else None
             mean_loss.update(*task.loss(output, batch))
             metrics.update(task.predictions(output, batch))
-            first = first or (_each_tensor(output, Tensor.cpu), batch.to("cpu"))
+            first = first or (each_tensor(output, Tensor.cpu), batch.to("cpu"))
             done += len(rows)
             if progress is not None:
                 progress(f"evaluating {name}", done, sum(map(len, batches)))
@@ -133,7 +128,7 @@ def evaluate_run(
     folder = RunFolder.open(run)
     changes: dict[str, Any] = plain(overrides or {})
     where = find_device(device)
-    model, config, step = _loaded(folder, which, changes)
+    model, config, step = load_checkpoint(folder, which, changes)
     model.task.prepare(progress)
     _find(model.task, split, f"task {config.task.name}" if config.task else "")
     result = evaluate(
@@ -163,27 +158,6 @@ def evaluate_run(
     return report
 
 
-def _loaded(
-    folder: RunFolder, which: str, changes: Mapping[str, Any]
-) -> tuple[SequenceModel, RunConfig, int]:
-    """Return model, configuration and step of one and the same checkpoint, also while the run goes on.
-
-    Raises:
-        UserError: As :func:`ssm_core.run.load.load`.
-    """
-    while True:
-        chosen = pointer(folder, which)
-        try:
-            model, config = load(folder.path, which=which, overrides=changes)
-        except UserError:
-            # Training deletes a checkpoint when it has a better one.
-            if pointer(folder, which)["path"] == chosen["path"]:
-                raise
-            continue
-        if pointer(folder, which)["path"] == chosen["path"]:
-            return model, config, chosen["step"]
-
-
 def _other_data(split: str, held: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     then, here = held[split]["provenance"], now[split]["provenance"]
     return f"the {split} split is not the data that the run began with; then: {then}; now: {here}"
@@ -199,23 +173,6 @@ def _keep(folder: RunFolder, name: str, report: dict[str, Any]) -> None:
         report["notes"].append(f"the result is not kept: cannot make {file.parent}: {error.strerror}")
     except UserError as error:
         report["notes"].append(f"the result is not kept: {error.what}")
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is a CUDA device if there is one, else the CPU.
-
-    Raises:
-        UserError: If torch knows no such device, or it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"there is no device '{name}'", "known: auto, cpu, cuda, cuda:1, ...") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"the device '{name}' is not there", "--device cpu")
-    return device
 
 
 def _find(task: Task, split: str | Split, whose: str = "") -> tuple[str, Split]:
@@ -256,30 +213,6 @@ def _place() -> tuple[int, int]:
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
-
-
-def _arithmetic(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, kinds[precision]) if precision in kinds else contextlib.nullcontext()
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a tree of tuples, lists, mappings and dataclasses with each of its tensors changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: _each_tensor(getattr(value, f.name), change) for f in fields(value) if f.init}
-        return replace(value, **parts)
-    if isinstance(value, Mapping):
-        return {key: _each_tensor(item, change) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [_each_tensor(item, change) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value
 
 
 def _suffix(overrides: Mapping[str, Any], other: Mapping[str, str]) -> str:

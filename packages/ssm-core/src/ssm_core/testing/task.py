@@ -207,6 +207,24 @@ class TaskSuite:
         assert all(value.isfinite().all() for value in found.values())
         assert "variance" not in found or (found["variance"] > 0).all()
 
+    def test_a_row_without_targets_can_be_asked(self) -> None:
+        """As ``ssm predict`` does, row by row: there is an answer, of the form that a row with targets gets."""
+        task = self.ready()
+        model = self.model(task)
+        for row in self.rows(task):
+            bare = {name: value for name, value in row.items() if name != "targets"}
+            found = []
+            for asked in (row, task.question(bare)):
+                batch = task.collate([asked])
+                with torch.no_grad():
+                    found.append(task.predictions(model(batch), batch))
+            known, answers = found
+            assert answers.keys() == known.keys()
+            assert len(answers["prediction"]) > 0
+            for name, answer in answers.items():
+                assert answer.isfinite().all()
+                assert (answer.shape[1:], answer.dtype) == (known[name].shape[1:], known[name].dtype)
+
     def test_plots_are_well_formed(self) -> None:
         """Every series of a panel is as long as its time axis."""
         task = self.ready()

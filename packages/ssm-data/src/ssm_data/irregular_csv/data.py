@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,24 @@ def load_splits(config: IrregularCsvConfig, progress: Progress | None = None) ->
 
     parts = cache.obtain(cache.root(config.cache), "irregular-csv", identity, SPLITS, make)
     return {name: SeriesSplit(part) for name, part in parts.items()}
+
+
+def read_questions(config: IrregularCsvConfig, path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the series of a table without targets: ``name``, ``inputs`` (L, C) and ``time_points`` (L,) of each.
+
+    Args:
+        config: Says which column is what.
+        path: The table.
+        columns: Its columns of values, in the order in which the model takes them.
+
+    Raises:
+        UserError: If it is damaged, or lacks a column.
+    """
+    table = read(dataclasses.replace(config, value_columns=tuple(columns), split_column=""), path, asks=False)
+    return [
+        {"name": name, "inputs": table.values[start:stop], "time_points": table.times[start:stop]}
+        for name, start, stop in zip(table.ids, table.offsets[:-1], table.offsets[1:], strict=True)
+    ]
 
 
 def dealt(config: IrregularCsvConfig, path: Path, table: Table) -> dict[str, NDArray[np.int64]]:

@@ -30,7 +30,8 @@ class Table:
         offsets: Where each begins (n + 1,).
         values: float32 (rows, C), NaN where a value is missing.
         times: float64 (rows,).
-        targets: float32 (rows, T), NaN where nothing is asked; for classes the places of names in ``labels``, (rows,).
+        targets: float32 (rows, T), NaN where nothing is asked; for classes the places of names in ``labels``, (rows,);
+            empty if they were not looked for.
         labels: Names of classes as they came.
         lines: The line of each row (rows,).
         parts: Place of each series' split in :data:`SPLITS` (n,); None without a split column.
@@ -47,8 +48,16 @@ class Table:
     parts: NDArray[np.int64] | None = None
 
 
-def read(config: IrregularCsvConfig, path: Path, progress: Progress | None = None) -> Table:
+def read(
+    config: IrregularCsvConfig, path: Path, progress: Progress | None = None, *, asks: bool = True
+) -> Table:
     """Read a table as series.
+
+    Args:
+        config: Says which column is what.
+        path: The table.
+        progress: Told of the rows read.
+        asks: Whether it has columns of targets; without, they are not looked for.
 
     Raises:
         UserError: If it is damaged, a cell makes no sense, a series is in two places, or its times do not increase;
@@ -60,7 +69,8 @@ def read(config: IrregularCsvConfig, path: Path, progress: Progress | None = Non
     if not columns:
         raise wrong(path, 1, "no column is left for values: name some (value_columns)")
     labels, places = dict[str, int](), dict[str, int]()
-    whole = _whole(config, path, columns, labels, places, progress)
+    asked = config.target_columns if asks else ()
+    whole = _whole(config, path, columns, asked, labels, places, progress)
     borders = np.flatnonzero(np.diff(whole["series"])) + 1
     table = Table(
         columns=columns,
@@ -68,7 +78,7 @@ def read(config: IrregularCsvConfig, path: Path, progress: Progress | None = Non
         offsets=np.concatenate([[0], borders, [len(whole["series"])]]),
         values=whole["values"],
         times=whole["times"],
-        targets=whole["targets"],
+        targets=whole.get("targets", np.zeros(0)),
         labels=list(labels),
         lines=whole["lines"],
     )
@@ -82,12 +92,13 @@ def _whole(
     config: IrregularCsvConfig,
     path: Path,
     columns: Sequence[str],
+    asked: Sequence[str],
     labels: dict[str, int],
     places: dict[str, int],
     progress: Progress | None,
 ) -> dict[str, NDArray]:
     """Return the columns of all rows; new labels and series are added to ``labels`` and ``places``."""
-    names = dict.fromkeys((config.id_column, config.time_column, *columns, *config.target_columns))
+    names = dict.fromkeys((config.id_column, config.time_column, *columns, *asked))
     names |= {config.split_column: None} if config.split_column else {}
     numbers = {name: Column(path, name) for name in names}
     held: dict[str, list[NDArray]] = {}
@@ -107,10 +118,10 @@ def _whole(
         hold("series", _series(path, config.id_column, cells[config.id_column], lines, places))
         hold("times", numbers[config.time_column].times(cells[config.time_column], lines))
         hold("values", stacked(columns, cells, lines))
-        if config.target == "class":
-            hold("targets", _labels(cells[config.target_columns[0]], labels))
-        else:
-            hold("targets", stacked(config.target_columns, cells, lines))
+        if asked and config.target == "class":
+            hold("targets", _labels(cells[asked[0]], labels))
+        elif asked:
+            hold("targets", stacked(asked, cells, lines))
         if config.split_column:
             hold("parts", _parts(path, config.split_column, cells[config.split_column], lines))
     return {name: np.concatenate(arrays) for name, arrays in held.items()}

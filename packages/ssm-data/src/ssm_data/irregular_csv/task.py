@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from ssm_core.protocols import Progress
-from ssm_data.irregular_csv.data import load_splits
+from ssm_data.irregular_csv.data import load_splits, read_questions
 from ssm_data.irregular_csv.spec import IrregularCsvConfig
 from ssm_data.series.goals import Classes, Values
 from ssm_data.series.split import SeriesSplit
@@ -31,3 +34,11 @@ class IrregularCsvTask(SeriesTask):
     def load(self, progress: Progress | None) -> dict[str, SeriesSplit]:
         """Return all splits, reading what the cache lacks."""
         return load_splits(self.config, progress)
+
+    def read(self, path: Path) -> list[dict[str, Any]]:
+        """Return the series of another table, which needs no columns of targets and of splits.
+
+        Raises:
+            UserError: If it is damaged, or lacks a column that the model has learned from.
+        """
+        return read_questions(self.config, path, self.facts.channels)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssm_core.plugin.errors import ConfigError
+from ssm_core.plugin.errors import ConfigError, UserError
 from ssm_core.protocols import Batch, Loss, Needs, Output, Progress, Split, State, Task
 from ssm_data.cache import Part
+from ssm_data.lm.corpus import read_blocks
 from ssm_data.lm.heads import SoftmaxHead, TokenEmbedding
 from ssm_data.lm.measure import Measure
 from ssm_data.lm.packing import TokenizerPlace
@@ -60,6 +62,7 @@ class LanguageModel(Task):
                 name: TokenSplit(part, self._rows(name), self._place) for name, part in parts.items()
             }
             self._measure = Measure(self._place.load(), self.count_newlines)
+            self.labels = self._place.load().vocabulary
 
     def splits(self) -> Mapping[str, Split]:
         """Return ``train``, ``validation`` and ``test``, making them if :meth:`prepare` was not called."""
@@ -128,6 +131,32 @@ class LanguageModel(Task):
             "bytes": self._measure.bytes(targets),
             "words": self._measure.words(before, targets),
         }
+
+    def read(self, path: Path) -> list[dict[str, Any]]:
+        """Return a text file's tokens in rows of ``length``, each of which begins with nothing before it.
+
+        Raises:
+            UserError: If it cannot be read, or has fewer than two tokens.
+        """
+        self.prepare()
+        assert self._place is not None
+        tokens = self._place.load().encode(b"".join(read_blocks(path)))
+        if len(tokens) < 2:
+            raise UserError(
+                f"{path} has fewer than two tokens: there is none to foretell", "give a longer text"
+            )
+        rows = [
+            tokens[start : start + self.config.length + 1]
+            for start in range(0, len(tokens) - 1, self.config.length)
+        ]
+        return [{"inputs": row[:-1], "targets": row[1:].astype(np.int32)} for row in rows]
+
+    def question(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a row that asks how probable each next token was: the last has none, unless the row has targets."""
+        inputs = np.asarray(row["inputs"])
+        targets = row.get("targets", np.append(inputs[1:].astype(np.int32), np.int32(IGNORED)))
+        begins = {"reset": np.arange(len(inputs)) == 0} if self.config.reset else {}
+        return {**begins, **row, "targets": targets}
 
     def _rows(self, split: str) -> Rows:
         config = self.config

@@ -33,6 +33,7 @@ class PendulumTask(Task):
 
     metrics = ("mse", "nll")
     primary = ("mse", "min")
+    labels = ("sin", "cos")
 
     def __init__(self, config: PendulumConfig) -> None:
         self.config = config

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +32,10 @@ class Goal(Protocol):
 
     def targets(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return ``targets`` of some rows, batch first, and what else is to be known of them."""
+        ...
+
+    def blank(self, length: int, facts: Facts) -> NDArray:
+        """Return targets of a series of so many elements that ask for everything."""
         ...
 
     def head(self, d_model: int, facts: Facts) -> nn.Module:
@@ -66,6 +71,10 @@ class Classes:
         if self.per == "element":
             return {"targets": pad(rows, "targets", UNLABELLED)[0].long()}
         return {"targets": torch.from_numpy(np.array([row["targets"] for row in rows], np.int64))}
+
+    def blank(self, length: int, facts: Facts) -> NDArray[np.int64]:
+        """Return zeros () or (L,)."""
+        return np.zeros(() if self.per == "series" else length, np.int64)
 
     def head(self, d_model: int, facts: Facts) -> nn.Module:
         """Return a linear map to logits, after pooling if the series has the class."""
@@ -120,6 +129,10 @@ class Values:
         asked = ~targets.isnan()
         return {"targets": targets.where(asked, 0.0), "asked": asked}
 
+    def blank(self, length: int, facts: Facts) -> NDArray[np.float32]:
+        """Return zeros (T,) or (L, T)."""
+        return np.zeros((*(() if self.per == "series" else (length,)), len(facts.targets)), np.float32)
+
     def head(self, d_model: int, facts: Facts) -> nn.Module:
         """Return a linear map to the numbers in their own units, after pooling if they are of the series."""
         return ValuesHead(d_model, facts, self.pooling if self.per == "series" else None)
@@ -133,8 +146,13 @@ class Values:
         return Loss(error.square().sum(), asked.sum().to(error.dtype))
 
     def predictions(self, output: Output, batch: Batch) -> Mapping[str, Tensor]:
-        """Return ``prediction`` and ``target``, each (N,) over what is asked for, in the units of the targets."""
+        """Return ``prediction`` and ``target`` in the units of the targets: (N,) over what is asked for.
+
+        If everything is, they are (N, T), so that it shows which number is which.
+        """
         asked = batch.extra["asked"]
+        if asked.all():
+            return {"prediction": output.head.value.flatten(0, -2), "target": batch.targets.flatten(0, -2)}
         return {"prediction": output.head.value[asked], "target": batch.targets[asked]}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import BandPlot, Batch, Loss, Needs, Output, Progress, Split, State, Task
 from ssm_data.ragged import pad
 from ssm_data.series.encoder import Missing, SeriesEncoder
@@ -69,6 +70,7 @@ class SeriesTask(Task):
             self._splits = self.load(progress)
             self.max_length = self.facts.longest
             self.needs = dataclasses.replace(self.needs, mask=self.facts.ragged)
+            self.labels = self.facts.classes or self.facts.targets
 
     @property
     def facts(self) -> Facts:
@@ -140,6 +142,21 @@ class SeriesTask(Task):
     def predictions(self, output: Output, batch: Batch) -> Mapping[str, Tensor]:
         """Return what the goal's metrics read."""
         return self.goal.predictions(output, batch)
+
+    def question(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a row in which everything is asked.
+
+        Raises:
+            UserError: If a value is missing, and the model has learned from data that lack none.
+        """
+        if not self.facts.missing and np.isnan(row["inputs"]).any():
+            channel = self.facts.channels[int(np.argmax(np.isnan(row["inputs"]).any(axis=0)))]
+            raise UserError(
+                f"a value of {channel} is missing in {row.get('name', 'a row')}, and none was in what the model has "
+                "learned from",
+                "fill it in",
+            )
+        return {**row, "targets": self.goal.blank(len(row["inputs"]), self.facts)}
 
     def plots(self, output: Output, batch: Batch) -> Sequence[BandPlot]:
         """Return the first series' numbers over their times, if numbers are asked for at each element."""

@@ -44,6 +44,7 @@ class SpeechCommandsTask(Classification):
             UserError: If the clips are nowhere or damaged, or the cache cannot be written.
         """
         self._splits = self._splits or load_splits(self.config, progress)
+        self.labels = self._splits["train"].vocabulary
 
     def splits(self) -> Mapping[str, Split]:
         """Return ``train``, ``validation`` and ``test``, reading them if :meth:`prepare` was not called."""

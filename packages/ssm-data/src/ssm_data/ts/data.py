@@ -93,6 +93,27 @@ def load_splits(config: TsConfig, progress: Progress | None = None) -> dict[str,
     return {name: splits[name if name in splits else "test"] for name in SPLITS}
 
 
+def read_questions(path: Path, facts: Facts) -> list[dict[str, Any]]:
+    """Return the series of a file: ``name``, ``inputs`` (L, C), and ``time_points`` (L,) if there are times.
+
+    Raises:
+        UserError: If it is damaged, or has other channels, or times where the facts tell of none.
+    """
+    rows = []
+    for series in read(path)[1]:
+        width, stamped = series.values.shape[1], series.times is not None
+        if width != len(facts.channels) or stamped != (facts.unit is not None):
+            raise wrong(
+                path,
+                series.line,
+                f"{width} channels with{'' if stamped else 'out'} times; the model has learned from "
+                f"{len(facts.channels)} with{'' if facts.unit is not None else 'out'}",
+            )
+        times = {"time_points": series.times} if stamped else {}
+        rows.append({"name": f"line {series.line}", "inputs": series.values, **times})
+    return rows
+
+
 def _hashes(found: dict[str, Path]) -> str:
     return "".join(f", {path.name} sha256 {files.sha256(path)}" for path in found.values())
 
