@@ -173,3 +173,12 @@ def test_ids_that_a_model_does_not_know_are_told():
     model.encoder = nn.Embedding(6, 1)
     with pytest.raises(UserError, match=r"file, row 0: 'inputs' has ids from -1 to 6\n.*the ids 0 to 5"):
         predict(model, Steps(), [{"inputs": np.array([-1, 6])}], device="cpu", whose="file")
+
+
+def test_several_numbers_of_an_element_are_told_apart():
+    task, model = Steps(), nn.Module()
+    task.labels = ("one", "ten")
+    task.predictions = lambda output, batch: {"prediction": output.head, "target": output.head}
+    model.forward = lambda batch: Output((batch.inputs[..., None] * torch.tensor([1.0, 10.0])).flatten(), ())
+    (row,) = predict(model, task, [{"x": np.arange(3)}], device="cpu")
+    assert row["prediction"].tolist() == [[0, 0], [1, 10], [2, 20]]

@@ -63,6 +63,15 @@ class Predictions:
         out = {"row": np.repeat(np.arange(len(counts)), counts)}
         return out | {key: np.concatenate([row[key] for row in self.rows]) for key in self.rows[0]}
 
+    def save(self, path: Path) -> None:
+        """Write :meth:`arrays` as .npz.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        arrays: dict[str, Any] = self.arrays()
+        np.savez(path, **arrays)
+
     def _classes(self, row: Mapping[str, NDArray]) -> dict[str, list[Any]]:
         logits = row["prediction"].astype(np.float64)
         best = logits.argmax(-1)
@@ -126,7 +135,10 @@ def predict(
                 raise UserError(
                     f"{where}: an answer is not finite", "look for NaN and huge values in its inputs"
                 )
-            found.append({name: _by_answer(each.cpu().numpy(), asked, task) for name, each in answer.items()})
+            counted = not answer["target"].is_floating_point()
+            found.append(
+                {name: _by_answer(each.cpu().numpy(), asked, task, counted) for name, each in answer.items()}
+            )
             if progress is not None:
                 progress("predicting", index + 1, len(rows))
     return found
@@ -195,8 +207,14 @@ def _told(numbers: NDArray) -> list[float]:
     return [float(f"{number:.9g}") for number in numbers]
 
 
-def _by_answer(values: NDArray, asked: Mapping[str, Any], task: Task) -> NDArray:
-    """Return (N, ...) of what a task gives for a batch of one row: it may have left the batch's axis, (1, L, ...)."""
+def _by_answer(values: NDArray, asked: Mapping[str, Any], task: Task, counted: bool) -> NDArray:
+    """Return (N, ...) of what a task gives for a batch of one row.
+
+    It may have left the batch's axis, (1, L, ...), or laid several numbers of an element end to end. ``counted`` says
+    that targets are ids: then its labels are not names of numbers.
+    """
+    if values.ndim == 1 and len(task.labels) > 1 and not (_logits(task) or counted):
+        return values.reshape(-1, len(task.labels))  # of each element one after the other
     lengths = {np.shape(array)[0] for array in asked.values() if np.ndim(array) > 0}
     each = values.ndim > 1 + _logits(task) and len(values) == 1 and values.shape[1] in lengths
     named = values.ndim == 2 and values.shape[1] == len(task.labels)

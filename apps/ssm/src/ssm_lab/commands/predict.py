@@ -72,10 +72,7 @@ def _write(found: Predictions, out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".npz":
-            import numpy as np
-
-            arrays: dict[str, Any] = found.arrays()
-            np.savez(out, **arrays)
+            found.save(out)
         elif out.suffix == ".json":
             from ssm_core.json_text import json_text
 

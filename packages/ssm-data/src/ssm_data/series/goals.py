@@ -146,13 +146,8 @@ class Values:
         return Loss(error.square().sum(), asked.sum().to(error.dtype))
 
     def predictions(self, output: Output, batch: Batch) -> Mapping[str, Tensor]:
-        """Return ``prediction`` and ``target`` in the units of the targets: (N,) over what is asked for.
-
-        If everything is, they are (N, T), so that it shows which number is which.
-        """
+        """Return ``prediction`` and ``target``, each (N,) over what is asked for, in the units of the targets."""
         asked = batch.extra["asked"]
-        if asked.all():
-            return {"prediction": output.head.value.flatten(0, -2), "target": batch.targets.flatten(0, -2)}
         return {"prediction": output.head.value[asked], "target": batch.targets[asked]}
 
 
