@@ -6,6 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def sigmoid(z):
+    """1 / (1 + exp(-z))."""
     return 1.0 / (1.0 + tl.exp(-z))
 
 

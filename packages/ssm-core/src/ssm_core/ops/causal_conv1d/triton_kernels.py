@@ -79,6 +79,7 @@ def _filter(window, taps, shift, W: tl.constexpr):
 
 @triton.jit
 def activate(z, x, KIND: tl.constexpr, GATE_SCALE: tl.constexpr):
+    """What follows the convolution."""
     y = z
     if KIND == 1:
         y = z * sigmoid(z)

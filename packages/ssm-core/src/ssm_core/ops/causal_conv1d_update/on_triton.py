@@ -1,4 +1,4 @@
-"""Launching the Triton kernel of the step: the forward; gradients are those of the torch form."""
+"""Launching the Triton kernel of the step. Gradients, where they are asked for, are those of the torch form."""
 
 from collections.abc import Iterator
 

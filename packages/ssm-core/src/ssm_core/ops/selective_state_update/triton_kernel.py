@@ -139,6 +139,3 @@ def update_kernel(
         gate = tl.load(z + b * z_b + row * z_d, on_d, 0.0).to(ACC)
         out *= gate * sigmoid(gate)
     tl.store(y + b * width + row, out.to(y.dtype.element_ty), on_d)
-
-
-
