@@ -21,21 +21,25 @@ class SelectiveStep(nn.Module):
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
-        self.register_buffer("A", -torch.arange(1.0, STATES + 1).repeat(EXPAND * d_model, 1))
-        self.register_buffer("D", torch.ones(EXPAND * d_model))
-        self.given: list[Tensor] = []
+        self.width = EXPAND * d_model
+        self.given: tuple[Tensor, ...] = ()
 
     def forward(self, x_bld: Tensor) -> tuple[Tensor, State]:
         """Draw operands for as many rows; return x and the state before the first step (B, 2 H, N)."""
-        rows, width = len(x_bld), len(self.A)
+        rows, width, device = len(x_bld), self.width, x_bld.device
+        A, D = (
+            -torch.arange(1.0, STATES + 1, device=device).repeat(width, 1),
+            torch.ones(width, device=device),
+        )
         shapes = (rows, width), (rows, width), (rows, STATES), (rows, STATES), (rows, width)
-        x, dt, B, C, z = (torch.randn(shape, device=x_bld.device) for shape in shapes)
-        self.given = [x, 0.1 * dt.abs(), self.A, B, C, self.D, z]
-        return x_bld, {"x": torch.zeros(rows, width, STATES, device=x_bld.device)}
+        x, dt, B, C, z = (torch.randn(shape, device=device) for shape in shapes)
+        self.given = (x, 0.1 * dt.abs(), A, B, C, D, z)
+        return x_bld, {"x": torch.zeros(rows, width, STATES, device=device)}
 
     def step(self, x_bd: Tensor, *, state: dict[str, Tensor]) -> tuple[Tensor, State]:
         """Take a step; x is not looked at."""
-        y, after = selective_state_update(state["x"], *self.given)
+        x, dt, A, B, C, D, z = self.given
+        y, after = selective_state_update(state["x"], x, dt, A, B, C, D, z)
         return y, {"x": after}
 
 
@@ -48,19 +52,20 @@ class ConvolutionStep(nn.Module):
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.randn(EXPAND * d_model, TAPS))
-        self.register_buffer("bias", torch.randn(EXPAND * d_model))
-        self.given = torch.empty(0)
+        self.width = EXPAND * d_model
+        self.given: tuple[Tensor, ...] = ()
 
     def forward(self, x_bld: Tensor) -> tuple[Tensor, State]:
-        """Draw an input for as many rows; return x and the state before the first step (B, W-1, 2 H)."""
-        rows, width = len(x_bld), len(self.bias)
-        self.given = torch.randn(rows, width, device=x_bld.device)
+        """Draw filters and an input of as many rows; return x and the state before the first step (B, W-1, 2 H)."""
+        rows, width = len(x_bld), self.width
+        shapes = (rows, width), (width, TAPS), (width,)
+        self.given = tuple(torch.randn(shape, device=x_bld.device) for shape in shapes)
         return x_bld, {"conv": torch.zeros(rows, TAPS - 1, width, device=x_bld.device)}
 
     def step(self, x_bd: Tensor, *, state: dict[str, Tensor]) -> tuple[Tensor, State]:
         """Take a step; x is not looked at."""
-        y, after = causal_conv1d_update(self.given, state["conv"], self.weight, self.bias, "silu")
+        x, weight, bias = self.given
+        y, after = causal_conv1d_update(x, state["conv"], weight, bias, "silu")
         return y, {"conv": after}
 
 

@@ -50,10 +50,12 @@ def causal_conv1d_update(
     name, tensors = "silu" if activation else "", (x, state, weight, bias)
     with torch.autocast(x.device.type, enabled=False):
         if through_operator(backend, *tensors):
-            return update(*tensors, name, backend)
+            y, state = update(*tensors, name, backend)
+            return y, state
         dtype = compute_dtype(*tensors)
         run = reference.causal_conv1d_update if backend == "reference" else on_torch.forward
-        y, state = run(*(None if t is None else t.to(dtype) for t in tensors), name)
+        wide = None if bias is None else bias.to(dtype)
+        y, state = run(x.to(dtype), state.to(dtype), weight.to(dtype), wide, name)
     return y.to(x.dtype), state
 
 

@@ -63,7 +63,8 @@ def selective_state_update(
     tensors = (x, state, dt, A, B, C, D, z, dt_bias)
     with torch.autocast(x.device.type, enabled=False):
         if through_operator(backend, *tensors):
-            return update(*_all_real_or_complex(*tensors), dt_softplus, discretization, backend)
+            y, state = update(*_all_real_or_complex(*tensors), dt_softplus, discretization, backend)
+            return y, state
         u, gap, A, B, C, D, z, bias, state = _in_one_precision(x, dt, A, B, C, D, z, dt_bias, state)
         run = reference.selective_state_update if backend == "reference" else on_torch.forward
         y, state = run(u, state, gap, A, B, C, D, z, bias, dt_softplus, discretization)
