@@ -16,7 +16,14 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from ssm_core.ops import causal_conv1d, linear_scan, selective_scan, ssd_scan
+from ssm_core.ops import (
+    causal_conv1d,
+    causal_conv1d_update,
+    linear_scan,
+    selective_scan,
+    selective_state_update,
+    ssd_scan,
+)
 
 # The fixtures are the device and the poisoned memory, the same for every example.
 few = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
@@ -175,3 +182,40 @@ def test_the_time_loop_and_split_is_whole(
 ) -> None:
     case = data.draw(cases)
     check_the_laws(case, data.draw(st.integers(0, case.length)), device)
+
+
+def check_the_steps(case: Case, step: Callable[..., tuple[Tensor, Tensor]], device: torch.device) -> None:
+    """One kernel a step gives the outputs and the last state of the time loop in double precision."""
+    oracle, case = case.to(torch.float64), case.to(device)
+    expected = oracle(0, oracle.length, oracle.state, "reference")
+    state, rows = case.state, [case.along[0][:, :0]]
+    for t in range(case.length):
+        y, state = step(state, [x[:, t] for x in case.along], case.fixed)
+        rows.append(y[:, None])
+    check_close([torch.cat(rows, 1).cpu(), state.cpu()], [*expected])
+
+
+@few
+@given(case=selective_scans(), method=st.sampled_from(["euler", "zoh", "bilinear"]))
+def test_steps_are_the_selective_scan(device: torch.device, case: Case, method: str) -> None:
+    def run(along: Results, fixed: Results, state: Tensor, **options) -> tuple[Tensor, Tensor]:
+        u, dt, B, C = along
+        return selective_scan(u, dt, *fixed, B, C, initial_state=state, discretization=method, **options)
+
+    def step(state: Tensor, along: Results, fixed: Results) -> tuple[Tensor, Tensor]:
+        u, dt, B, C = along
+        return selective_state_update(state, u, dt, *fixed, B, C, discretization=method, backend="triton")
+
+    check_the_steps(Case(run, case.along, case.fixed, case.state), step, device)
+
+
+@few
+@given(case=convolutions(), activation=st.sampled_from([None, "silu"]))
+def test_steps_are_the_convolution(device: torch.device, case: Case, activation: str | None) -> None:
+    def run(along: Results, fixed: Results, state: Tensor, **options) -> tuple[Tensor, Tensor]:
+        return causal_conv1d(*along, *fixed, activation, state, **options)
+
+    def step(state: Tensor, along: Results, fixed: Results) -> tuple[Tensor, Tensor]:
+        return causal_conv1d_update(*along, state, *fixed, activation, backend="triton")
+
+    check_the_steps(Case(run, case.along, case.fixed, case.state), step, device)

@@ -20,7 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "backbones": "s5",
         "steps": 2,
     },
-    "generation": {"early": 3, "late": 20, "steps": 2, "d_model": 16, "only": "s5"},
+    "generation": {"early": 3, "late": 20, "steps": 2, "d_model": 16, "only": "s5", "operations": True},
     "kernels": {"only": "cauchy", "repeats": 1, "long": False},
     "layers": {"lengths": "16,32", "tokens": 64, "d_model": 32, "repeats": 1},
     "s5-layer": {"batch": 2, "length": 33, "d_model": 8, "state_size": 8, "repeats": 1},

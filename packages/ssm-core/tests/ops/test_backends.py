@@ -107,7 +107,7 @@ def test_an_operation_may_lack_a_form(monkeypatch):
 @pytest.mark.filterwarnings("ignore:triton is installed but")
 def test_the_default_on_a_gpu_is_triton_where_there_is_a_kernel():
     cuda = torch.device("cuda")
-    for op in ("linear_scan", "diagonal_ssm"):
+    for op in ("linear_scan", "diagonal_ssm", "selective_state_update", "causal_conv1d_update"):
         assert dispatch.resolve(op, "", cuda) == ("torch" if dispatch.triton_problem(cuda) else "triton")
 
 

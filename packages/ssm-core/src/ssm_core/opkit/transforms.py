@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 
 def register(operator: str, function: type[Function]) -> None:
@@ -24,6 +24,25 @@ def apply(function: type[Function], operator: Callable, *args) -> tuple[Tensor, 
     one tensor twice.
     """
     return function.apply(*args) if torch._C._are_functorch_transforms_active() else operator(*args)
+
+
+def through_operator(backend: str, *tensors: Tensor | None) -> bool:
+    """Whether an operation that has a torch form of any derivative, and a kernel of none, goes through its operator.
+
+    A backend asked for decides; else it does where kernels run and nothing asks for a derivative. Elsewhere the torch
+    form is taken as it stands, so that torch.compile sees into it.
+    """
+    if backend:
+        return backend not in ("reference", "torch")
+    on_gpu = any(x is not None and x.device.type == "cuda" for x in tensors)
+    return on_gpu and not _differentiated(*tensors)
+
+
+def _differentiated(*tensors: Tensor | None) -> bool:
+    """Whether autograd, forward or backward, or a transform of torch.func may ask for a derivative."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def contiguous(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

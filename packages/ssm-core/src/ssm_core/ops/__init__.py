@@ -7,7 +7,7 @@ from ssm_core.ops.diagonal_ssm import diagonal_ssm
 from ssm_core.ops.fft_conv import fft_conv
 from ssm_core.ops.linear_scan import linear_scan
 from ssm_core.ops.selective_scan import selective_scan
-from ssm_core.ops.selective_scan.update import selective_state_update
+from ssm_core.ops.selective_state_update import selective_state_update
 from ssm_core.ops.ssd_scan import ssd_scan
 from ssm_core.ops.vandermonde import vandermonde
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssm_core.bench.clock import stopwatch, wait
+from ssm_core.bench.generation.operations import ALONE
 from ssm_core.bench.generation.replay import captured
 from ssm_core.bench.generation.spec import GenerationConfig
 from ssm_core.bench.layers.measure import default_blocks
@@ -27,11 +28,10 @@ def measure(config: GenerationConfig) -> Result:
         config.late + config.steps,
         {"window": config.window, "chunk_size": config.window},
     )
-    rows = [
-        {"block": name, **_block(block.to(config.device).eval(), config)}
-        for name, block in blocks.items()
-        if block.streaming
-    ]
+    steps: dict[str, Any] = {name: block for name, block in blocks.items() if block.streaming}
+    if config.operations:
+        steps |= {f"{name}, alone": make(config.d_model) for name, make in ALONE.items()}
+    rows = [{"block": name, **_block(step.to(config.device).eval(), config)} for name, step in steps.items()]
     return Result(
         text=(
             f"one block, H {config.d_model}, B {config.batch}, float32, {config.device}, "

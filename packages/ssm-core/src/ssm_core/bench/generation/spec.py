@@ -21,6 +21,8 @@ class GenerationConfig:
         threads: CPU threads; 0 is torch's own choice.
         device: Where to run: cpu or cuda.
         graph: Replay each step as a CUDA graph, so that what is timed is the device's work and not launching it.
+        operations: Time the update of the selective scan and that of the convolution alone too, at the sizes of a
+            Mamba layer of that width: 2 H channels, 16 states, 4 taps.
     """
 
     only: str = ""
@@ -33,6 +35,7 @@ class GenerationConfig:
     threads: int = 0
     device: str = "cpu"
     graph: bool = False
+    operations: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -1,14 +1,16 @@
-"""The causal depthwise convolution over the last W inputs, and one step of it."""
+"""The causal depthwise convolution over the last W inputs."""
 
 import torch
 from torch import Tensor
 
 from ssm_core.opkit import dispatch
-from ssm_core.opkit.checks import check_cu_seqlens, check_numeric, check_real, check_shape, compute_dtype
+from ssm_core.opkit.checks import compute_dtype
 from ssm_core.ops.causal_conv1d import reference
-from ssm_core.ops.causal_conv1d.autograd import convolve, state_shape
+from ssm_core.ops.causal_conv1d.arguments import check
+from ssm_core.ops.causal_conv1d.autograd import convolve
+from ssm_core.ops.causal_conv1d_update import causal_conv1d_update
 
-ACTIVATIONS = (None, "silu", "swish")
+__all__ = ["causal_conv1d", "causal_conv1d_update"]
 
 
 def causal_conv1d(
@@ -53,7 +55,7 @@ def causal_conv1d(
         ([1.0, 12.0, 23.0], [3.0])
     """
     backend = dispatch.requested("causal_conv1d", backend)
-    _check(x, weight, bias, activation, initial_state, cu_seqlens)
+    check("causal_conv1d", x, weight, bias, activation, initial_state, cu_seqlens)
     name = "silu" if activation else ""
     with torch.autocast(x.device.type, enabled=False):
         if backend != "reference":
@@ -64,74 +66,6 @@ def causal_conv1d(
         operands = x.to(dtype), weight.to(dtype), bias, name, initial_state
         y, state = reference.causal_conv1d(*operands, cu_seqlens=cu_seqlens)
         return y.to(x.dtype), state
-
-
-def causal_conv1d_update(
-    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None
-) -> tuple[Tensor, Tensor]:
-    """One step of `causal_conv1d`.
-
-    Args:
-        x: Input (B, H).
-        state: The W - 1 inputs before it, oldest first (B, W-1, H).
-        weight: Filters (H, W), ``weight[:, -1]`` the current step's.
-        bias: (H,), or None.
-        activation: None, "silu" or "swish".
-
-    Returns:
-        y (B, H) in the dtype of x, and the new state (B, W-1, H), in float32 at least; both differentiable to any
-        order. Nothing is written in place.
-
-    Raises:
-        ValueError: Shapes, dtypes, devices or `activation` do not fit; the message names the argument.
-
-    Example:
-        >>> y, state = causal_conv1d_update(torch.ones(1, 1), torch.zeros(1, 1, 1), torch.tensor([[10.0, 1.0]]))
-        >>> y.item(), state.item()
-        (1.0, 1.0)
-    """
-    op = "causal_conv1d_update"
-    if x.ndim != 2:
-        raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (B, H)")
-    _check(x[:, None], weight, bias, activation, None, None, op)
-    check_numeric(op, x=x, state=state)
-    check_real(op, state=state)
-    check_shape(
-        op,
-        "state",
-        state,
-        (len(x), weight.shape[1] - 1, x.shape[1]),
-        letters="(B, W-1, H) of this x and weight",
-    )
-    dtype = compute_dtype(x, state, weight, bias)
-    with torch.autocast(x.device.type, enabled=False):
-        window = torch.cat([state.to(dtype), x.to(dtype)[:, None]], 1)  # (B, W, H)
-        z = (window * weight.to(dtype).T).sum(1)
-        z = z if bias is None else z + bias.to(dtype)
-        y = torch.nn.functional.silu(z) if activation else z
-    return y.to(x.dtype), window[:, 1:]
-
-
-def _check(x, weight, bias, activation, initial_state, cu_seqlens, op: str = "causal_conv1d") -> None:
-    if activation not in ACTIVATIONS:
-        choices = ", ".join(map(repr, ACTIVATIONS))
-        raise ValueError(f"{op}: activation is {activation!r}; choose one of {choices}")
-    if x.ndim != 3:
-        raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (B, L, H)")
-    tensors = {"x": x, "weight": weight, "bias": bias, "initial_state": initial_state}
-    check_numeric(op, **tensors)
-    check_real(op, **tensors)
-    if weight.ndim != 2 or weight.shape[0] != x.shape[2] or weight.shape[1] == 0:
-        raise ValueError(
-            f"{op}: weight has shape {tuple(weight.shape)}, expected ({x.shape[2]}, W), that is (H, W) with W >= 1"
-        )
-    if bias is not None:
-        check_shape(op, "bias", bias, (x.shape[2],), letters="(H,)")
-    if cu_seqlens is not None:
-        check_cu_seqlens(op, cu_seqlens, x.shape[0], x.device)
-    if initial_state is not None:
-        letters = "(B, W-1, H)" if cu_seqlens is None else "(S, W-1, H)"
-        check_shape(op, "initial_state", initial_state, state_shape(x, weight, cu_seqlens), letters=letters)
 
 
 def _probe(backend: str) -> Tensor:

@@ -16,6 +16,8 @@ KIND says what follows the convolution z: 0 nothing, 1 z sigmoid(z), 2 gate_scal
 import triton
 import triton.language as tl
 
+from ssm_core.opkit.triton_math import sigmoid
+
 
 @triton.jit
 def _if(columns, channels, condition):
@@ -76,17 +78,13 @@ def _filter(window, taps, shift, W: tl.constexpr):
 
 
 @triton.jit
-def _sigmoid(z):
-    return 1.0 / (1.0 + tl.exp(-z))
-
-
-@triton.jit
-def _activate(z, x, KIND: tl.constexpr, GATE_SCALE: tl.constexpr):
+def activate(z, x, KIND: tl.constexpr, GATE_SCALE: tl.constexpr):
+    """What follows the convolution."""
     y = z
     if KIND == 1:
-        y = z * _sigmoid(z)
+        y = z * sigmoid(z)
     elif KIND == 2:
-        y = GATE_SCALE * x * _sigmoid(z)
+        y = GATE_SCALE * x * sigmoid(z)
     return y
 
 
@@ -95,10 +93,10 @@ def _activate_backward(z, x, grad, KIND: tl.constexpr, GATE_SCALE: tl.constexpr)
     """(gradient of z, gradient of x past the convolution)."""
     grad_z, direct = grad, tl.zeros_like(grad)
     if KIND == 1:
-        gate = _sigmoid(z)
+        gate = sigmoid(z)
         grad_z = grad * gate * (1.0 + z * (1.0 - gate))
     elif KIND == 2:
-        gate = _sigmoid(z)
+        gate = sigmoid(z)
         direct = GATE_SCALE * grad * gate
         grad_z = direct * x * (1.0 - gate)
     return grad_z, direct
@@ -136,7 +134,7 @@ def forward_kernel(
         t = first + r
         n, _ = _place(sequence, offsets, t, length, PACKED)
         z = _filter(_window(rows, r, n, W, PACKED), taps, shift, W)
-        out = _activate(z, rows[r + W - 1], KIND, GATE_SCALE)
+        out = activate(z, rows[r + W - 1], KIND, GATE_SCALE)
         if HAS_STATE:
             out = tl.where(n >= W - 1, out, 0.0)
         place = y + t.to(tl.int64) * channels + columns

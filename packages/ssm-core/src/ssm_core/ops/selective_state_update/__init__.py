@@ -1,12 +1,15 @@
 """One step of the selective scan: what a model does for each new token."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ssm_core.opkit import dispatch
 from ssm_core.opkit.checks import check_numeric, check_real, check_shape
+from ssm_core.opkit.transforms import through_operator
 from ssm_core.ops.selective_scan import _in_one_precision
-from ssm_core.ops.selective_scan.discretization import METHODS, factors
+from ssm_core.ops.selective_scan.discretization import METHODS
+from ssm_core.ops.selective_state_update import on_torch, reference
+from ssm_core.ops.selective_state_update.registered import update
 
 
 def selective_state_update(
@@ -22,6 +25,7 @@ def selective_state_update(
     dt_softplus: bool = False,
     *,
     discretization: str = "euler",
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Advance `ssm_core.ops.selective_scan` by one step; the state given is left as it is.
 
@@ -37,13 +41,16 @@ def selective_state_update(
         dt_bias: Added to dt (D,), or None.
         dt_softplus: Take softplus(dt + dt_bias) as the gap.
         discretization: "euler", "zoh" or "bilinear".
+        backend: "reference", "torch" or "triton"; None takes SSM_BACKEND or else, on CUDA tensors of which no
+            derivative is asked, one Triton kernel, and plain torch operations everywhere else.
 
     Returns:
-        y (B, D) in the dtype of x, and the state after the step (B, D, N), in float32 at least. Plain torch
-        operations: differentiable to any order.
+        y (B, D) in the dtype of x, and the state after the step (B, D, N), in float32 at least; differentiable to any
+        order, on "triton" once.
 
     Raises:
         ValueError: Shapes, dtypes, devices or `discretization` do not fit; the message names the argument.
+        RuntimeError: The backend asked for cannot run here.
 
     Example:
         >>> y, state = selective_state_update(torch.ones(1, 1, 1), *torch.ones(2, 1, 1), *torch.zeros(1, 1, 1),
@@ -51,25 +58,25 @@ def selective_state_update(
         >>> y.item(), state.item()
         (2.0, 2.0)
     """
+    backend = dispatch.requested("selective_state_update", backend)
     _check(state, x, dt, A, B, C, D, z, dt_bias, discretization)
+    tensors = (x, state, dt, A, B, C, D, z, dt_bias)
     with torch.autocast(x.device.type, enabled=False):
-        operands = _in_one_precision(x, dt, A, B, C, D, z, dt_bias, state)
-        u, gap, A, B, C, D, z, bias, state = operands
-        gap = gap if bias is None else gap + bias
-        gap = F.softplus(gap) if dt_softplus else gap
-        B, C = (_by_channel(m, A.shape[0]) for m in (B, C))
-        a_bar, gain = factors(A, gap[..., None], discretization)
-        state = a_bar * state + gain * B * u[..., None]  # (B, D, N)
-        y = (C * state).sum(-1)
-        y = 2.0 * y.real if y.is_complex() else y
-        y = y if D is None else y + D * u
-        y = y if z is None else y * F.silu(z)
+        if through_operator(backend, *tensors):
+            y, state = update(*_all_real_or_complex(*tensors), dt_softplus, discretization, backend)
+            return y, state
+        u, gap, A, B, C, D, z, bias, state = _in_one_precision(x, dt, A, B, C, D, z, dt_bias, state)
+        run = reference.selective_state_update if backend == "reference" else on_torch.forward
+        y, state = run(u, state, gap, A, B, C, D, z, bias, dt_softplus, discretization)
     return y.to(x.dtype), state
 
 
-def _by_channel(m: Tensor, width: int) -> Tensor:
-    """B or C, to broadcast with (B, D, N)."""
-    return m[:, None] if m.ndim == 2 else m.repeat_interleave(width // m.shape[1], 1)
+def _all_real_or_complex(x, state, dt, A, B, C, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The tensors with A, B, C and the state all complex if one of them is."""
+    kept = (state, A, B, C)
+    if any(m.is_complex() for m in kept):
+        state, A, B, C = (m.to(torch.promote_types(m.dtype, torch.complex64)) for m in kept)
+    return x, state, dt, A, B, C, *others
 
 
 def _check(state, x, dt, A, B, C, D, z, dt_bias, method: str) -> None:
@@ -98,3 +105,12 @@ def _check(state, x, dt, A, B, C, D, z, dt_bias, method: str) -> None:
             check_shape(op, name, vector, (width,), letters="(D,)")
     if z is not None:
         check_shape(op, "z", z, (batch, width), letters="(B, D)")
+
+
+def _probe(backend: str) -> Tensor:
+    state, x, A = torch.linspace(-1, 1, 12).reshape(2, 2, 3), torch.ones(2, 2), -torch.ones(2, 3)
+    B, C = torch.linspace(0, 1, 12).reshape(2, 2, 3)
+    return selective_state_update(state, x, x, A, B, C, dt_softplus=True, backend=backend)[0]
+
+
+dispatch.register("selective_state_update", _probe)
