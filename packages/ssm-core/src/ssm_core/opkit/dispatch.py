@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,9 +91,21 @@ def resolve(op: str, backend: str, device: torch.device, package: str = HOME) ->
     return backend
 
 
-def implementation(op: str, backend: str, device: torch.device, package: str = HOME) -> ModuleType:
+def _implementation(op: str, backend: str, device: torch.device, package: str = HOME) -> ModuleType:
     """The module <package>.<op>.on_<backend> of the backend to run, imported when first needed."""
     return importlib.import_module(f"{package}.{op}.on_{resolve(op, backend, device, package)}")
+
+
+def run_backend(
+    direction: str, op: str, backend: str, *given: Any, first: torch.Tensor, package: str = HOME
+) -> Any:
+    """What a backend's module has for a direction, `forward` or `backward`, on the device of the first tensor.
+
+    Triton launches on the current device, whichever that is.
+    """
+    module = _implementation(op, backend, first.device, package)
+    with torch.cuda.device_of(first):
+        return getattr(module, direction)(*given)
 
 
 def available_backends(op: str) -> dict[str, str]:

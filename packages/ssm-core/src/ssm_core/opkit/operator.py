@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ssm_core.opkit.checks import check_offsets, compute_dtype, output_dtype
-from ssm_core.opkit.dispatch import implementation, resolve
+from ssm_core.opkit.dispatch import resolve, run_backend
 from ssm_core.opkit.transforms import apply, contiguous, refuse_mapped, register
 
 Outputs = tuple[Tensor, ...]
@@ -73,8 +73,7 @@ def operator(
         chosen = resolve(op, backend, first.device, package)
         if chosen != "triton":
             given[:count] = [_widened(x, dtype) for x in given[:count]]
-        module = implementation(op, chosen, first.device, package)
-        return getattr(module, direction)(*given), dtype
+        return run_backend(direction, op, chosen, *given, first=first, package=package), dtype
 
     @torch.library.impl(name, "CompositeExplicitAutograd")
     def _forward(*args):

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ssm_core.opkit.checks import check_offsets
-from ssm_core.opkit.dispatch import implementation
+from ssm_core.opkit.dispatch import run_backend
 from ssm_core.opkit.packing import state_shape
 from ssm_core.opkit.transforms import apply, contiguous, fold, refuse_mapped, register
 
@@ -27,14 +27,14 @@ torch.library.define(
 def _forward(dt, A, bu, initial_state, cu_seqlens, method, backend):
     if cu_seqlens is not None and cu_seqlens.device.type == "cpu":
         check_offsets("diagonal_ssm", cu_seqlens, bu.shape[1])
-    module = implementation("diagonal_ssm", backend, bu.device)
-    return contiguous(module.forward(dt, A, bu, initial_state, cu_seqlens, method))
+    given = (dt, A, bu, initial_state, cu_seqlens, method)
+    return contiguous(run_backend("forward", "diagonal_ssm", backend, *given, first=bu))
 
 
 @torch.library.impl("ssm_core::diagonal_scan_backward", "CompositeExplicitAutograd")
 def _backward(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method, backend):
-    module = implementation("diagonal_ssm", backend, bu.device)
-    return contiguous(module.backward(dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method))
+    given = (dt, A, bu, initial_state, cu_seqlens, x, grad_x, grad_state, method)
+    return contiguous(run_backend("backward", "diagonal_ssm", backend, *given, first=bu))
 
 
 @torch.library.register_fake("ssm_core::diagonal_scan")

@@ -15,7 +15,7 @@ from torch.autograd import Function
 
 from ssm_core.opkit import packing
 from ssm_core.opkit.checks import check_offsets
-from ssm_core.opkit.dispatch import implementation
+from ssm_core.opkit.dispatch import run_backend
 from ssm_core.opkit.transforms import apply, contiguous, fold, refuse_mapped, register
 
 OPS = torch.ops.ssm_core
@@ -35,14 +35,14 @@ torch.library.define(
 def _forward(a, b, initial_state, cu_seqlens, reverse, backend):
     if cu_seqlens is not None and cu_seqlens.device.type == "cpu":
         check_offsets("linear_scan", cu_seqlens, b.shape[1])
-    module = implementation("linear_scan", backend, b.device)
-    return contiguous(module.forward(a, b, initial_state, cu_seqlens, reverse))
+    given = (a, b, initial_state, cu_seqlens, reverse)
+    return contiguous(run_backend("forward", "linear_scan", backend, *given, first=b))
 
 
 @torch.library.impl("ssm_core::linear_scan_backward", "CompositeExplicitAutograd")
 def _backward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse, backend):
-    module = implementation("linear_scan", backend, h.device)
-    return contiguous(module.backward(a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse))
+    given = (a, h, initial_state, cu_seqlens, grad_h, grad_state, reverse)
+    return contiguous(run_backend("backward", "linear_scan", backend, *given, first=h))
 
 
 @torch.library.register_fake("ssm_core::linear_scan")

@@ -80,12 +80,14 @@ def _run(
     history: int,
     backend: str,
 ) -> Maps:
+    given = (*(x.contiguous() for x in (times, first, end, count)), window, causal, n_points, history)
     if backend == "reference":
-        from ssm_serpent.ops.resample_index import brute_force as module
-    else:
-        module = dispatch.implementation("resample_index", backend, times.device, "ssm_serpent.ops")
-    times, first, end, count = (x.contiguous() for x in (times, first, end, count))
-    return module.forward(times, first, end, count, window, causal, n_points, history)
+        from ssm_serpent.ops.resample_index import brute_force
+
+        return brute_force.forward(*given)
+    return dispatch.run_backend(
+        "forward", "resample_index", backend, *given, first=times, package="ssm_serpent.ops"
+    )
 
 
 @torch.library.register_fake("ssm_serpent::resample_index")

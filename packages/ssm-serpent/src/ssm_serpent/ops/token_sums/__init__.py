@@ -29,8 +29,8 @@ torch.library.define(
 
 @torch.library.impl("ssm_serpent::token_sums", "CompositeExplicitAutograd")
 def _forward(values: Tensor, start: Tensor, inside: Tensor, length: int) -> Tensor:
-    module = dispatch.implementation("token_sums", "", values.device, "ssm_serpent.ops")
-    return module.forward(values, start, inside, length)
+    given = (values, start, inside, length)
+    return dispatch.run_backend("forward", "token_sums", "", *given, first=values, package="ssm_serpent.ops")
 
 
 @torch.library.register_fake("ssm_serpent::token_sums")
