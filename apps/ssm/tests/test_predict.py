@@ -66,6 +66,11 @@ def test_a_file_that_cannot_be_written_is_told(ssm, asked, tmp_path):
     assert done.code == 2
     assert "known: .csv, .json, .npz" in done.err
     assert not asked, "it is known before the model is asked"
+    done = ssm("predict", "r", "--input", tmp_path / "rows.npz", "-o", tmp_path / "rows.npz")
+    assert "is the file that is read" in done.err
+    done = ssm("predict", "r", "--input", "rows.npz", "-o", "answers.json", "--json")
+    assert "--json prints, and -o writes" in done.err
+    assert not asked
     (tmp_path / "file").touch()
     done = ssm("predict", "r", "--input", "rows.npz", "-o", tmp_path / "file" / "answers.csv")
     assert done.code == 2

@@ -14,6 +14,7 @@ from ssm_core.plugin import registry
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Output
 from ssm_data.series.goals import Scaled
+from ssm_data.ts import read as reader
 
 HEAD = "@timestamps false\n@classLabel true no yes\n@data\n"
 
@@ -55,7 +56,7 @@ def test_a_table_that_lacks_a_column_is_told(csv: Any, tmp_path: Path) -> None:
 
 def test_a_value_that_no_model_has_learned_to_miss_is_told(csv: Any, tmp_path: Path) -> None:
     (row,) = csv.read(table(tmp_path / "new.csv", "id,time,a,b", "one,7,1,", "one,9,3,4"))
-    with pytest.raises(UserError, match="a value of b is missing in one"):
+    with pytest.raises(UserError, match="a value of b is missing, and none"):
         csv.question(row)
 
 
@@ -77,6 +78,17 @@ def test_series_of_another_file_keep_their_lines_as_names(tmp_path: Path) -> Non
     assert "targets" not in first
     assert task.labels == ("no", "yes")
     assert task.collate([task.question(first)]).targets.tolist() == [0]
+
+
+def test_labels_are_not_looked_at_and_need_not_be_there(tmp_path: Path) -> None:
+    task = ts(tmp_path)
+    (tmp_path / "new.ts").write_text(HEAD + "1,2,3:4,5,6:maybe\n")
+    (tmp_path / "bare.ts").write_text("@timestamps false\n@classLabel false\n@data\n1,2,3:4,5,6\n")
+    for name in ("new.ts", "bare.ts"):
+        (row,) = task.read(tmp_path / name)
+        assert row["inputs"].tolist() == [[1, 4], [2, 5], [3, 6]]
+    with pytest.raises(UserError, match="has to say one of '@classLabel true NAMES' and '@targetLabel true'"):
+        reader.read(tmp_path / "bare.ts")
 
 
 def test_series_of_another_kind_are_told(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +12,10 @@ from torch import nn
 
 from ssm_core.plugin.errors import UserError
 from ssm_core.protocols import Batch, Output, Task
+from ssm_core.run.folder import RunFolder
 from ssm_core.run.load import load
 from ssm_eval import Predictions, predict_run
-from ssm_eval.prediction import predict
+from ssm_eval.answering import predict
 from ssm_eval.questions import read_rows
 
 
@@ -100,17 +104,20 @@ def test_numbers_and_tokens_go_by_their_names():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"inputs": None, "x": np.ones((2, 5, 2))}, "has an array 'x', which rows of this task have not"),
+        ({"inputs": None, "x": np.ones((2, 5, 2))}, "row 0: rows of this task have no array 'x'"),
         (
             {"inputs": None, "targets": np.ones((2, 5, 2))},
-            "has no array 'inputs'; it has targets\n.*float32 .5, 2.",
+            "has no array 'inputs'; it has none\n.*float32 .5, 2.",
         ),
         ({"length": np.array([5])}, "do not agree on a number of rows: inputs 2, length 1"),
-        ({"inputs": np.ones((0, 5, 2))}, "do not agree on a number of rows: inputs 0"),
+        ({"length": np.array(5)}, "do not agree on a number of rows: inputs 2, length is a number"),
+        ({"inputs": np.ones((0, 5, 2))}, "has no rows"),
+        ({"inputs": np.ones((2, 0, 2))}, "row 0: 'inputs' has no elements"),
         ({"inputs": np.ones((2, 5, 3))}, r"row 0: 'inputs' has shape \(5, 3\), not \(L, 2\)"),
         ({"inputs": np.full((2, 5, 2), "a")}, "'inputs' is <U1, where the task has float32"),
-        ({"length": np.array([5, 6])}, "row 1: 'inputs' has the length 6\n.*from 1 to 5"),
-        ({"length": np.array([0.5, 1])}, "row 0: 'inputs' has the length 0.5"),
+        ({"inputs": np.ones((2, 5, 2), complex)}, "'inputs' is complex128, where the task has float32"),
+        ({"length": np.array([5, 6])}, "row 1: 'length' is 6\n.*from 1 to 5"),
+        ({"length": np.array([0.5, 1])}, "row 0: 'length' is 0.5"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(run, tmp_path, change, said):
@@ -120,9 +127,48 @@ def test_a_file_that_does_not_fit_is_refused(run, tmp_path, change, said):
         predict_run(run.path, path)
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{}], "the input, row 0 has no array 'inputs'"),
+        ({"inputs": np.ones((5, 2))}, "the input, row 0 is a str\n  give a list of dicts"),
+        ([{"inputs": np.ones((5, 3)), "name": "mine"}], "the input, row mine: 'inputs' has shape"),
+        ([], "the input has no rows\n.*a row of toytask is inputs float32"),
+    ],
+)
+def test_rows_in_memory_are_checked_as_those_of_files(run, rows, said):
+    with pytest.raises(UserError, match=said):
+        predict_run(run.path, rows)
+
+
+def test_data_that_is_not_what_it_was_is_refused(run, rows):
+    told = {name: {"provenance": "p", "fingerprint": "other"} for name in ("train", "test")}
+    (run.path / "data.json").write_text(json.dumps({"splits": told}))
+    assert predict_run(run.path, [{"inputs": rows[0]}]).rows, "its splits say nothing of themselves"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "ssm_eval.prediction.data_of", lambda task: {"train": {"provenance": "p", "fingerprint": "now"}}
+        )
+        patch.setattr(RunFolder, "data", lambda run: told)
+        with pytest.raises(UserError, match=r"the data of toytask is not what .* was trained on"):
+            predict_run(run.path, [{"inputs": rows[0]}])
+
+
+def test_settings_may_say_where_data_is_now(run, rows):
+    assert predict_run(run.path, [{"inputs": rows[0, :4]}], overrides={"task": {"length": 4}}).rows
+    with pytest.raises(UserError, match=r"has no setting 'task\.lengths'"):
+        predict_run(run.path, [{"inputs": rows[0]}], overrides={"task": {"lengths": 4}})
+
+
 def test_a_file_that_cannot_be_read_is_told(run, tmp_path):
     with pytest.raises(UserError, match="there is no file"):
         predict_run(run.path, tmp_path / "none.npz")
+    with zipfile.ZipFile(tmp_path / "rows.npz", "w") as file:
+        file.writestr("inputs", "no array")
+    with pytest.raises(UserError, match=r"rows\.npz cannot be read: 'inputs' is no array"):
+        predict_run(run.path, tmp_path / "rows.npz")
+    with pytest.raises(UserError, match=r"cannot read .*: File name too long"):
+        predict_run(run.path, "x" * 300 + ".npz")
     (tmp_path / "rows.npz").write_bytes(b"PK no archive")
     with pytest.raises(UserError, match=r"rows\.npz cannot be read"):
         predict_run(run.path, tmp_path / "rows.npz")
@@ -132,8 +178,6 @@ def test_a_file_that_cannot_be_read_is_told(run, tmp_path):
     (tmp_path / "rows.txt").write_text("1 2\n")
     with pytest.raises(UserError, match=r"Toy reads no .txt files\n.*npz"):
         predict_run(run.path, tmp_path / "rows.txt")
-    with pytest.raises(UserError, match="has no rows"):
-        predict_run(run.path, [])
 
 
 def test_an_answer_that_is_no_number_names_its_row(run, rows):
@@ -163,9 +207,22 @@ def test_tasks_may_have_rows_of_their_own(tmp_path):
     model.encoder = nn.Embedding(6, 1)
     model.forward = lambda batch: Output(batch.inputs[..., None].float(), ())
     np.save(tmp_path / "x.npy", np.arange(6).reshape(2, 3))
-    rows = read_rows(tmp_path / "x.npy", Steps())
+    rows = read_rows(tmp_path / "x.npy", Steps(), "steps")
     found = predict(model, Steps(), rows, device="cpu")
     assert [row["prediction"].tolist() for row in found] == [[[0.0], [1.0], [2.0]], [[3.0], [4.0], [5.0]]]
+
+
+def test_labels_belong_to_the_prediction_alone():
+    task, model = Steps(), nn.Module()
+    task.labels = ("sin", "cos")
+    task.predictions = lambda output, batch: {
+        "prediction": output.head,
+        "target": output.head,
+        "confidence": torch.ones(4),
+    }
+    model.forward = lambda batch: Output(torch.arange(8.0).reshape(4, 2), ())
+    (row,) = predict(model, task, [{"x": np.arange(4)}], device="cpu")
+    assert (row["prediction"].shape, row["confidence"].shape) == ((4, 2), (4,))
 
 
 def test_ids_that_a_model_does_not_know_are_told():

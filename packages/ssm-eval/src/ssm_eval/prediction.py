@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from ssm_core.evaluating import evaluating
+from ssm_core.plugin.config import plain
 from ssm_core.plugin.errors import UserError
-from ssm_core.protocols import Progress, Task
+from ssm_core.protocols import Progress
+from ssm_core.run.data import changed, data_of
 from ssm_core.run.folder import RunFolder
-from ssm_eval.forward import forward
-from ssm_eval.metrics import METRICS
+from ssm_eval.answering import foretells, gives_logits, predict
 from ssm_eval.questions import read_rows
 from ssm_eval.trained import find_device, load_checkpoint
 
@@ -85,9 +84,10 @@ class Predictions:
         if "target" in row:  # of a language model: the token whose log-probability is predicted
             columns["token"] = [self.labels[i] if self.labels else int(i) for i in row["target"]]
         for key in [key for key in row if key != "target"]:
-            flat = row[key].reshape(len(row[key]), -1)
-            for index in range(flat.shape[1]):
-                columns[self._column(key, index, flat.shape[1])] = _told(flat[:, index])
+            width = math.prod(row[key].shape[1:])  # -1 would not do for a row without answers
+            flat = row[key].reshape(len(row[key]), width)
+            for index in range(width):
+                columns[self._column(key, index, width)] = _told(flat[:, index])
         return columns
 
     def _column(self, key: str, index: int, width: int) -> str:
@@ -96,58 +96,11 @@ class Predictions:
         return key if width == 1 else f"{key}_{index}"
 
 
-def predict(
-    model: nn.Module,
-    task: Task,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    device: torch.device | str,
-    precision: str = "float32",
-    progress: Progress | None = None,
-    whose: str = "",
-) -> list[dict[str, NDArray]]:
-    """Return what a model answers to each row: what :meth:`ssm_core.protocols.Task.predictions` gives, on the CPU.
-
-    Rows go in one by one, so that answers are each row's own, whatever the task asks of its elements.
-
-    Args:
-        model: Called with a batch, as :class:`ssm_core.model.SequenceModel` is.
-        task: Knows how to ask.
-        rows: Rows without targets.
-        device: Where the model is.
-        precision: ``float32``, ``bf16`` or ``fp16``.
-        progress: Called as ``progress(what, done, total)``.
-        whose: Where the rows come from, for messages.
-
-    Raises:
-        UserError: If a row cannot be answered; it names the row.
-    """
-    ids = _ids(model)
-    found = []
-    with evaluating(model), torch.no_grad():
-        for index, row in enumerate(rows):
-            where = f"{whose}, row {row.get('name', index)}".removeprefix(", ")
-            _known(where, row, ids)
-            asked = task.question(row)
-            batch = task.collate([asked]).to(device)
-            answer = task.predictions(forward(model, batch, None, precision), batch)
-            if not all(bool(each.isfinite().all()) for each in answer.values()):
-                raise UserError(
-                    f"{where}: an answer is not finite", "look for NaN and huge values in its inputs"
-                )
-            counted = not answer["target"].is_floating_point()
-            found.append(
-                {name: _by_answer(each.cpu().numpy(), asked, task, counted) for name, each in answer.items()}
-            )
-            if progress is not None:
-                progress("predicting", index + 1, len(rows))
-    return found
-
-
 def predict_run(
     run: Path | str,
-    input: Path | str | Sequence[Mapping[str, Any]],
+    input: Path | str | Iterable[Mapping[str, Any]],
     *,
+    overrides: Mapping[str, Any] | None = None,
     which: str = "best",
     device: str = "auto",
     progress: Progress | None = None,
@@ -158,21 +111,29 @@ def predict_run(
         run: The run folder.
         input: A file as :func:`ssm_eval.questions.read_rows` reads it, or rows: dicts of arrays such as
             :func:`ssm_data.load` gives, without ``targets``. A row may have ``name``, a word for it.
+        overrides: Settings laid over the run's own, such as ``{"task": {"path": "where/it/is/now.csv"}}``.
         which: ``best`` or ``latest`` checkpoint.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ...
         progress: Called as ``progress(what, done, total)``.
 
     Raises:
-        UserError: If the folder is no run, has no checkpoint, or the rows are not what its task takes.
+        UserError: If the folder is no run, has no checkpoint, its training data is not there or not what it was, or
+            the rows are not what its task takes.
     """
     folder, where = RunFolder.open(run), find_device(device)
-    model, config, step = load_checkpoint(folder, which)
-    task = model.task
+    model, config, step = load_checkpoint(folder, which, plain(overrides or {}))
+    task, name = model.task, config.task.short if config.task else ""
     task.prepare(progress)
-    rows = read_rows(Path(input).expanduser(), task) if isinstance(input, Path | str) else input
-    source = str(input) if isinstance(input, Path | str) else ""
-    if not len(rows):
-        raise UserError(f"{source or 'the input'} has no rows", "give one row at least")
+    # What a model takes and what its answers are called comes from them: classes, channels, vocabulary.
+    if "train" in changed(folder.data(), data_of(task)):
+        raise UserError(
+            f"the data of {name} is not what {folder.path} was trained on, so what it takes and says may not mean "
+            "what it did",
+            "bring back that data (data.json in the run says where it came from), or train anew",
+        )
+    of_file = isinstance(input, Path | str)
+    rows = read_rows(Path(input).expanduser() if of_file else input, task, name)
+    source = str(input) if of_file else ""
     answers = predict(
         model.to(where),
         task,
@@ -182,58 +143,21 @@ def predict_run(
         progress=progress,
         whose=source,
     )
-    classes = _logits(task)
-    if classes or not np.issubdtype(answers[0]["target"].dtype, np.integer):
-        # Nobody knows them: they are blanks that stand for what is asked.
-        answers = [{name: each for name, each in row.items() if name != "target"} for row in answers]
+    if not foretells(task):  # nobody knows the targets: they are blanks that stand for what is asked
+        answers = [{key: each for key, each in row.items() if key != "target"} for row in answers]
     return Predictions(
         run=str(folder.path),
         step=step,
         input=source,
         names=[row.get("name", index) for index, row in enumerate(rows)],
         rows=answers,
-        classes=classes,
+        classes=gives_logits(task),
         labels=list(task.labels),
     )
 
 
-def _logits(task: Task) -> bool:
-    """Whether a task's predictions are logits, which have an axis more than what is asked."""
-    return any(METRICS[name].classes for name in task.metrics)
-
-
-def _told(numbers: NDArray) -> list[float]:
-    """Return numbers in nine digits, which tell any two of float32 apart."""
+def _told(numbers: NDArray) -> list[float] | list[int]:
+    """Return numbers in nine digits, which tell any two of float32 apart; whole numbers as they are."""
+    if not np.issubdtype(numbers.dtype, np.floating):
+        return numbers.tolist()
     return [float(f"{number:.9g}") for number in numbers]
-
-
-def _by_answer(values: NDArray, asked: Mapping[str, Any], task: Task, counted: bool) -> NDArray:
-    """Return (N, ...) of what a task gives for a batch of one row.
-
-    It may have left the batch's axis, (1, L, ...), or laid several numbers of an element end to end. ``counted`` says
-    that targets are ids: then its labels are not names of numbers.
-    """
-    if values.ndim == 1 and len(task.labels) > 1 and not (_logits(task) or counted):
-        return values.reshape(-1, len(task.labels))  # of each element one after the other
-    lengths = {np.shape(array)[0] for array in asked.values() if np.ndim(array) > 0}
-    each = values.ndim > 1 + _logits(task) and len(values) == 1 and values.shape[1] in lengths
-    named = values.ndim == 2 and values.shape[1] == len(task.labels)
-    return values[0] if each and not named else values
-
-
-def _ids(model: nn.Module) -> int | None:
-    """Return how many token ids a model knows; None if it reads no tokens."""
-    tables = [each for each in getattr(model, "encoder", model).modules() if isinstance(each, nn.Embedding)]
-    return sum(table.num_embeddings for table in tables) or None
-
-
-def _known(where: str, row: Mapping[str, Any], ids: int | None) -> None:
-    for name in ("inputs", "inputs_2"):
-        found = np.asarray(row.get(name, ()))
-        if ids is None or not found.size or not np.issubdtype(found.dtype, np.integer):
-            continue
-        if not 0 <= found.min() <= found.max() < ids:
-            raise UserError(
-                f"{where}: '{name}' has ids from {found.min()} to {found.max()}",
-                f"the model knows the ids 0 to {ids - 1}",
-            )

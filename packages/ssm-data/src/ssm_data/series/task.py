@@ -152,8 +152,7 @@ class SeriesTask(Task):
         if not self.facts.missing and np.isnan(row["inputs"]).any():
             channel = self.facts.channels[int(np.argmax(np.isnan(row["inputs"]).any(axis=0)))]
             raise UserError(
-                f"a value of {channel} is missing in {row.get('name', 'a row')}, and none was in what the model has "
-                "learned from",
+                f"a value of {channel} is missing, and none was in what the model has learned from",
                 "fill it in",
             )
         return {**row, "targets": self.goal.blank(len(row["inputs"]), self.facts)}

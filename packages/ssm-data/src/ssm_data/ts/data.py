@@ -100,7 +100,7 @@ def read_questions(path: Path, facts: Facts) -> list[dict[str, Any]]:
         UserError: If it is damaged, or has other channels, or times where the facts tell of none.
     """
     rows = []
-    for series in read(path)[1]:
+    for series in read(path, asks=False)[1]:
         width, stamped = series.values.shape[1], series.times is not None
         if width != len(facts.channels) or stamped != (facts.unit is not None):
             raise wrong(

@@ -67,12 +67,13 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         raise wrong(path, number, f"it cannot be read ({error.strerror or error})") from error
 
 
-def read_header(path: Path, numbered: Iterator[tuple[int, str]]) -> Header:
+def read_header(path: Path, numbered: Iterator[tuple[int, str]], asks: bool = True) -> Header:
     """Read the lines up to ``@data``.
 
     Args:
         path: The file, for messages.
         numbered: Its lines; what follows ``@data`` is left in it.
+        asks: Whether rows have to have labels.
 
     Raises:
         UserError: If the head does not end, says something twice, or what it says makes no sense.
@@ -83,7 +84,7 @@ def read_header(path: Path, numbered: Iterator[tuple[int, str]]) -> Header:
         tag, *words = text.split()
         tag = tag.lower()
         if tag == "@data":
-            return _header(path, said)
+            return _header(path, said, asks)
         if not tag.startswith("@"):
             raise wrong(
                 path, number, f"the head has not ended with @data, and this line has no @: {text[:40]!r}"
@@ -105,11 +106,11 @@ def _check(path: Path, number: int, tag: str, words: list[str]) -> None:
         raise wrong(path, number, "@classLabel true needs the names of two classes or more, each once")
 
 
-def _header(path: Path, said: dict[str, list[str]]) -> Header:
+def _header(path: Path, said: dict[str, list[str]], asks: bool) -> Header:
     def true(tag: str) -> bool:
         return said.get(tag, ["false"])[0].lower() == "true"
 
-    if true("@classlabel") == true("@targetlabel"):
+    if true("@classlabel") == true("@targetlabel") and (asks or true("@classlabel")):
         raise wrong(path, 0, "its head has to say one of '@classLabel true NAMES' and '@targetLabel true'")
     given = next((said[tag] for tag in ("@dimensions", "@dimension") if tag in said), None)
     equal = true("@equallength") and "@serieslength" in said

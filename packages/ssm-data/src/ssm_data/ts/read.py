@@ -29,7 +29,7 @@ class Series(NamedTuple):
         line: Where it stands in its file, from 1.
         values: float32 (L, C), NaN where a value is missing.
         times: float64 (L,), in the file's unit or in seconds; None without time stamps.
-        label: The name of its class, or its number as text.
+        label: The name of its class, or its number as text; empty if it was not looked at.
     """
 
     line: int
@@ -38,22 +38,27 @@ class Series(NamedTuple):
     label: str
 
 
-def read(path: Path) -> tuple[Header, Iterator[Series]]:
+def read(path: Path, *, asks: bool = True) -> tuple[Header, Iterator[Series]]:
     """Read a file's head, and its series as they are asked for.
+
+    Args:
+        path: The file.
+        asks: Whether rows have to have labels; if not, those that they have are not looked at.
 
     Raises:
         UserError: If the file is damaged; it names the line. Of the series that happens when they are read.
     """
     numbered = lines(path)
-    header = read_header(path, numbered)
-    return header, _series(path, header, numbered)
+    header = read_header(path, numbered, asks)
+    return header, _series(path, header, numbered, asks)
 
 
-def _series(path: Path, header: Header, numbered: Iterator[tuple[int, str]]) -> Iterator[Series]:
+def _series(path: Path, header: Header, numbered: Iterator[tuple[int, str]], asks: bool) -> Iterator[Series]:
     channels, number = header.channels, 0
     for number, text in numbered:
         try:
-            *fields, label = OUTSIDE_BRACKETS.split(text) if header.timestamps else text.split(":")
+            fields = OUTSIDE_BRACKETS.split(text) if header.timestamps else text.split(":")
+            label = fields.pop() if header.classes or header.values else ""
             channels = channels or len(fields)
             if len(fields) != channels:
                 raise ValueError(
@@ -62,7 +67,7 @@ def _series(path: Path, header: Header, numbered: Iterator[tuple[int, str]]) -> 
             values, times = _stamped(fields) if header.timestamps else (_plain(fields), None)
             if header.length not in (None, len(values)):
                 raise ValueError(f"the series has {len(values)} elements; the head says {header.length}")
-            yield Series(number, values, times, _label(label.strip(), header))
+            yield Series(number, values, times, _label(label.strip(), header) if asks else "")
         except ValueError as error:
             raise wrong(path, number, str(error)) from None
     if number == 0:

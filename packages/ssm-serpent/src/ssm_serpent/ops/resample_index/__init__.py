@@ -80,14 +80,14 @@ def _run(
     history: int,
     backend: str,
 ) -> Maps:
-    given = (*(x.contiguous() for x in (times, first, end, count)), window, causal, n_points, history)
+    times, first, end, count = (x.contiguous() for x in (times, first, end, count))
     if backend == "reference":
         from ssm_serpent.ops.resample_index import brute_force
 
-        return brute_force.forward(*given)
-    return dispatch.run_backend(
-        "forward", "resample_index", backend, *given, first=times, package="ssm_serpent.ops"
-    )
+        return brute_force.forward(times, first, end, count, window, causal, n_points, history)
+    given = (times, first, end, count, window, causal, n_points, history)
+    home = "ssm_serpent.ops"
+    return dispatch.run_backend("forward", "resample_index", backend, *given, first=times, package=home)
 
 
 @torch.library.register_fake("ssm_serpent::resample_index")
