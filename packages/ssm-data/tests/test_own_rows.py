@@ -54,6 +54,14 @@ def test_a_table_that_lacks_a_column_is_told(csv: Any, tmp_path: Path) -> None:
         csv.read(table(tmp_path / "new.csv", "id,time,a", "one,7,1"))
 
 
+def test_dates_in_the_place_of_numbers_are_told(csv: Any, tmp_path: Path) -> None:
+    new = table(tmp_path / "new.csv", "id,time,a,b", "one,2026-01-01,1,2")
+    with pytest.raises(
+        UserError, match=r"new\.csv: time holds dates, and the model has learned from numbers"
+    ):
+        csv.read(new)
+
+
 def test_a_value_that_no_model_has_learned_to_miss_is_told(csv: Any, tmp_path: Path) -> None:
     (row,) = csv.read(table(tmp_path / "new.csv", "id,time,a,b", "one,7,1,", "one,9,3,4"))
     with pytest.raises(UserError, match="a value of b is missing, and none"):

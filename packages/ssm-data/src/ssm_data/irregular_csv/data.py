@@ -16,7 +16,7 @@ from ssm_core.plugin.errors import UserError, did_you_mean
 from ssm_core.protocols import Progress
 from ssm_data import cache, files
 from ssm_data.classify import UNLABELLED
-from ssm_data.irregular_csv.series import READER, SPLITS, Table, read, targets_by_series
+from ssm_data.irregular_csv.series import READER, SPLITS, Table, has_dates, read, targets_by_series
 from ssm_data.irregular_csv.spec import IrregularCsvConfig
 from ssm_data.irregular_csv.table import wrong
 from ssm_data.series.facts import Facts, median_gap, scale
@@ -86,8 +86,15 @@ def read_questions(config: IrregularCsvConfig, path: Path, columns: Sequence[str
         columns: Its columns of values, in the order in which the model takes them.
 
     Raises:
-        UserError: If it is damaged, or lacks a column.
+        UserError: If it is damaged, lacks a column, or its times are numbers where the run's are dates.
     """
+    dates = has_dates(config, find(config))
+    if has_dates(config, path) != dates:
+        kinds = ("dates", "numbers") if dates else ("numbers", "dates")
+        raise UserError(
+            f"{path}: {config.time_column} holds {kinds[1]}, and the model has learned from {kinds[0]}",
+            f"write its times as {kinds[0]}",
+        )
     table = read(dataclasses.replace(config, value_columns=tuple(columns), split_column=""), path, asks=False)
     return [
         {"name": name, "inputs": table.values[start:stop], "time_points": table.times[start:stop]}

@@ -88,6 +88,20 @@ def read(
     return table
 
 
+def has_dates(config: IrregularCsvConfig, path: Path) -> bool:
+    """Whether the times of a table are dates, as its first one says.
+
+    Raises:
+        UserError: If the table cannot be read, or the first time is none.
+    """
+    column, first = (
+        Column(path, config.time_column),
+        next(blocks(path, config.delimiter, [config.time_column])),
+    )
+    column.times(first.cells[config.time_column][:1], first.lines[:1])
+    return bool(column.dates)
+
+
 def _whole(
     config: IrregularCsvConfig,
     path: Path,
